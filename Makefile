@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+# `make demo` and `make test` install what they need; see tools/setup.
+
+PY := .venv/bin/python
+ARGS ?=
+SHELL_SCRIPTS := tools/setup tools/reproducible .ci/run
+
+.PHONY: help demo test lint format bench build reproducible clean run-setup dev-setup
+
+help:
+	@echo "make demo          the main job, on this kernel, in a namespace of its own"
+	@echo "make test          all tests; ARGS='-k name' chooses, VNETHASH_REQUIRE_KERNEL=1 forbids skips"
+	@echo "make lint          ruff, mypy, shellcheck"
+	@echo "make format        let ruff format"
+	@echo "make bench         benchmarks; ARGS=--quick runs each once"
+	@echo "make build         rebuild what is made from native/"
+	@echo "make reproducible  the BPF object does not depend on where it is built"
+	@echo "make clean         remove all that was made"
+
+demo: run-setup
+	@.venv/bin/vnethash demo $(ARGS)
+
+test: dev-setup
+	@$(PY) -m pytest $(ARGS)
+
+lint: dev-setup
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	shellcheck $(SHELL_SCRIPTS)
+
+format: dev-setup
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+bench: dev-setup
+	@.venv/bin/vnethash bench $(ARGS)
+
+build: dev-setup
+
+reproducible: dev-setup
+	@tools/reproducible
+
+run-setup:
+	@tools/setup run
+
+dev-setup:
+	@tools/setup dev
+
+clean:
+	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find src/vnethash/_built -mindepth 1 ! -name __init__.py -exec rm -rf {} +
+	find bench src tests -name __pycache__ -type d -prune -exec rm -rf {} +

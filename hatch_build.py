@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+"""Compiles native/ into src/vnethash/_built/.
+
+Hatchling runs this file as its build hook, for wheels and editable installs.
+`python hatch_build.py` does the same in place after an edit; what is up to
+date is left alone.
+
+CC      the C compiler of the native core (default cc); CFLAGS are added last
+BPF_CC  a compiler for BPF, such as "clang -target bpf" (default: ziglang)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import io
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+try:
+    from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+except ImportError:  # run by hand, without hatchling
+    BuildHookInterface = object
+
+ROOT = Path(__file__).resolve().parent
+BUILT = Path("src/vnethash/_built")
+
+# The object that ships must be the object that was tested, byte for byte, so
+# the compiler is pinned.
+ZIGLANG = "ziglang==0.17.1"
+CFFI = "cffi>=1.16"
+
+WARNINGS = ["-Wall", "-Wextra", "-Werror"]
+CORE_FLAGS = [
+    *["-std=gnu11", "-O3", "-g", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden"],
+    *["-Wl,-z,defs", "-Wl,-z,relro,-z,now", *WARNINGS],
+]
+BPF_FLAGS = ["-std=gnu11", "-mcpu=v3", "-O2", "-g", *WARNINGS]
+ZIG_FLAGS = ["-target", "bpfel-freestanding", "-fno-unwind-tables"]
+
+# cffi knows the types of C, not those of <linux/types.h>.
+KERNEL_TYPES = "".join(
+    f"typedef {'u' * (kind == 'u')}int{bits}_t __{kind}{bits};\n"
+    for kind in "us"
+    for bits in (8, 16, 32, 64)
+)
+
+
+class BuildError(Exception):
+    """What is missing or failed, and what to do about it, in one line."""
+
+
+def requires() -> list[str]:
+    """What build() needs from the package index."""
+    return [CFFI] if os.environ.get("BPF_CC") else [CFFI, ZIGLANG]
+
+
+def build(root: Path = ROOT) -> list[Path]:
+    """Bring every artefact under `root` up to date; return those rebuilt.
+
+    Raises BuildError when a compiler is missing or fails.
+    """
+    steps: list[tuple[str, Sequence[str], Callable[[Path, Path], object], str]] = [
+        ("core.so", ["core.c", "*.h"], partial(compile_shared, "native/core.c"), _core_key()),
+        (
+            "stages.bpf.o",
+            ["stages.bpf.c", "*.h"],
+            partial(compile_bpf, "native/stages.bpf.c"),
+            _bpf_key(),
+        ),
+        ("core_abi.py", ["vnethash.h", "core.h"], generate_core_abi, ""),
+        ("libbpf_abi.py", ["libbpf.h"], generate_libbpf_abi, ""),
+    ]
+    built = root / BUILT
+    stamps_file = built / ".stamps.json"
+    try:
+        stamps = json.loads(stamps_file.read_text())
+    except (OSError, ValueError):
+        stamps = {}
+    rebuilt = []
+    failures = []
+    for name, patterns, make, key in steps:
+        stamp = _stamp(root / "native", patterns, key)
+        if stamps.get(name) == stamp and (built / name).exists():
+            continue
+        # A process may have the old file mapped: never write into it.
+        with tempfile.TemporaryDirectory(prefix=".making-", dir=built) as scratch:
+            made = Path(scratch) / name
+            try:
+                make(root, made)
+            except BuildError as error:
+                failures.append(str(error))
+                continue
+            made.replace(built / name)
+        stamps[name] = stamp
+        stamps_file.write_text(json.dumps(stamps, indent=1) + "\n")
+        rebuilt.append(built / name)
+    if failures:
+        raise BuildError("\n".join(failures))
+    return rebuilt
+
+
+def compile_shared(source: str, root: Path, output: Path) -> None:
+    """Compile `source`, a path below `root`, to a shared library, with the C compiler."""
+    compiler = _find(os.environ.get("CC") or "cc", "set CC, or apt install gcc libc6-dev")
+    extra = shlex.split(os.environ.get("CFLAGS", ""))
+    prefix = f"-ffile-prefix-map={root}=."
+    _run([*compiler, *CORE_FLAGS, prefix, *extra, source, "-o", str(output)], root)
+
+
+def compile_bpf(source: str, root: Path, output: Path) -> None:
+    """Compile `source`, a path below `root`, to BPF, the same bytes whatever folder root is."""
+    if command := os.environ.get("BPF_CC"):
+        compiler = _find(command, "set BPF_CC to a clang with a BPF target, or unset it")
+        headers: list[str] = []
+        if multiarch := sysconfig.get_config_var("MULTIARCH"):
+            headers = ["-idirafter", f"/usr/include/{multiarch}"]  # asm/types.h on Debian
+    else:
+        zig = _ziglang()
+        compiler = [sys.executable, "-m", "ziglang", "cc", *ZIG_FLAGS]
+        headers = [
+            *["-isystem", str(zig / "lib/libc/include/any-linux-any")],
+            f"-fdebug-prefix-map={zig}=ziglang",
+        ]
+    prefix = f"-fdebug-prefix-map={root}=."
+    # The last prefix that fits is taken, and ziglang may lie below root.
+    _run([*compiler, *BPF_FLAGS, prefix, *headers, "-c", source, "-o", str(output)], root)
+
+
+def generate_core_abi(root: Path, output: Path) -> None:
+    """Write the cffi module (out of line, ABI mode) of the native core."""
+    _generate("core_abi", [root / "native/vnethash.h", root / "native/core.h"], output)
+
+
+def generate_libbpf_abi(root: Path, output: Path) -> None:
+    """Write the cffi module (out of line, ABI mode) of the parts of libbpf in use."""
+    _generate("libbpf_abi", [root / "native/libbpf.h"], output)
+
+
+def declarations(header: str) -> str:
+    """A C header as cffi reads it: no preprocessor lines, nothing that
+    `#ifndef VNETHASH_CDEF` keeps from it."""
+    kept = []
+    skipping = 0  # depth of conditionals inside the guarded part
+    for line in header.replace("\\\n", " ").splitlines():
+        directive = re.match(r"\s*#\s*(\w+)\s*(\w*)", line)
+        if directive is None:
+            if not skipping:
+                kept.append(line)
+            continue
+        keyword, argument = directive.groups()
+        if skipping:
+            skipping += keyword.startswith("if")
+            skipping -= keyword == "endif"
+        elif (keyword, argument) == ("ifndef", "VNETHASH_CDEF"):
+            skipping = 1
+    return "\n".join(kept) + "\n"
+
+
+def _generate(module: str, headers: Sequence[Path], output: Path) -> None:
+    try:
+        from cffi import FFI, CDefError
+    except ImportError:
+        raise BuildError(f"cffi is missing: pip install '{CFFI}'") from None
+    ffi = FFI()
+    ffi.set_source(f"vnethash._built.{module}", None)
+    ffi.cdef(KERNEL_TYPES)
+    for header in headers:
+        try:
+            ffi.cdef(declarations(header.read_text()))
+        except (OSError, CDefError) as error:
+            raise BuildError(f"{header.name}: {error}") from error
+    with contextlib.redirect_stdout(io.StringIO()):  # it says that it generates
+        ffi.emit_python_code(str(output))
+
+
+def _core_key() -> str:
+    return " ".join([os.environ.get("CC") or "cc", *CORE_FLAGS, os.environ.get("CFLAGS", "")])
+
+
+def _bpf_key() -> str:
+    compiler = os.environ.get("BPF_CC") or " ".join([ZIGLANG, *ZIG_FLAGS])
+    return " ".join([compiler, *BPF_FLAGS])
+
+
+def _stamp(native: Path, patterns: Sequence[str], key: str) -> str:
+    """A digest of all that decides what comes out: this file, the command, the sources."""
+    digest = hashlib.sha256()
+    inputs = sorted({path for pattern in patterns for path in native.glob(pattern)})
+    for part in [Path(__file__).read_bytes(), key.encode(), *(p.read_bytes() for p in inputs)]:
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.hexdigest()
+
+
+def _find(command: str, hint: str) -> list[str]:
+    words = shlex.split(command)
+    if shutil.which(words[0]) is None:
+        raise BuildError(f"compiler not found: {words[0]} ({hint})")
+    return words
+
+
+def _ziglang() -> Path:
+    spec = importlib.util.find_spec("ziglang")
+    if spec is None or spec.origin is None:
+        raise BuildError(
+            f"no BPF compiler: pip install '{ZIGLANG}', or set BPF_CC='clang -target bpf'"
+        )
+    return Path(spec.origin).resolve().parent
+
+
+def _run(command: Sequence[str], root: Path) -> None:
+    done = subprocess.run(
+        command,
+        cwd=root,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode:
+        raise BuildError(f"{shlex.join(command)} failed:\n{done.stdout.rstrip()}")
+    if done.stdout:
+        sys.stderr.write(done.stdout)
+
+
+class BuildHook(BuildHookInterface):  # type: ignore[misc]
+    """Runs build() and puts the result in the wheel."""
+
+    def dependencies(self) -> list[str]:
+        return requires()
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        try:
+            build(Path(self.root))
+        except BuildError as error:
+            self.app.abort(f"vnethash: {error}")
+        platform = re.sub(r"[-.]", "_", sysconfig.get_platform())
+        build_data["pure_python"] = False
+        build_data["tag"] = f"py3-none-{platform}"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Build in place; with --requires, list what a build without isolation has to install."""
+    if arguments == ["--requires"]:
+        print("hatchling", *requires(), sep="\n")
+        return 0
+    if arguments:
+        print("usage: hatch_build.py [--requires]", file=sys.stderr)
+        return 2
+    try:
+        rebuilt = build()
+    except BuildError as error:
+        print(f"vnethash: build: {error}", file=sys.stderr)
+        return 1
+    for path in rebuilt:
+        print(f"built {path.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0) OR Apache-2.0 */
+/*
+ * From a frame to the headers RSS looks at. One dissector, compiled to BPF
+ * and into the native core.
+ *
+ * The contract: vnet_dissect() never reads outside the frame, never fails,
+ * and says only what it saw. What does not lie wholly in the frame, or
+ * behind the end its IP header declares, is not there: a packet cut short
+ * loses its ports, then its addresses. docs/conformance.md has the rules.
+ */
+#ifndef VNETHASH_DISSECT_H
+#define VNETHASH_DISSECT_H
+
+#include "vnethash.h"
+
+#ifdef __bpf__
+#include "bpf.h"
+#define vnet_inline static __always_inline
+#define VNET_KEEP_LOOP _Pragma("clang loop unroll(disable)")
+#else
+#include <stddef.h>
+#include <string.h>
+#define vnet_inline static inline __attribute__((always_inline))
+#define VNET_KEEP_LOOP
+#endif
+
+enum vnet_bound {
+	VNET_TAGS_MAX = 2,       /* in-band VLAN tags */
+	VNET_EXTENSIONS_MAX = 8, /* IPv6 extension headers walked */
+	VNET_OPTIONS_MAX = 8,    /* options read of a destination options header */
+	VNET_SCRATCH = 40,       /* the largest header read at once: IPv6 */
+};
+
+enum vnet_l4 {
+	VNET_L4_NONE = 0,
+	VNET_L4_TCP = 1,
+	VNET_L4_UDP = 2,
+};
+
+/* What the dissector saw. Addresses and ports as they lie in the packet. */
+struct vnet_headers {
+	__u8 version;       /* 4, 6, or 0: not IP */
+	__u8 l4;            /* enum vnet_l4: whose ports are in `ports` */
+	__u8 has_extension; /* IPv6 extension headers follow */
+	__u8 has_home;      /* `home` holds a home address option */
+	__u8 has_route;     /* `route` holds a type 2 routing header's address */
+	__u32 address[8];   /* source and destination, 2 words or 8 */
+	__u32 ports;
+	__u32 home[4];
+	__u32 route[4];
+};
+
+/* Where the bytes come from. */
+#ifdef __bpf__
+struct vnet_frame {
+	struct __sk_buff *skb;
+	const __u8 *data;
+	const __u8 *data_end; /* of the linear part */
+	void *scratch;        /* VNET_SCRATCH bytes for what is not linear */
+	__u32 length;
+};
+
+/*
+ * Straight from the packet where it is linear, else a copy in the scratch
+ * space: the bytes are good until the next call.
+ */
+vnet_inline const __u8 *vnet_at(const struct vnet_frame *frame, __u32 offset, __u32 length)
+{
+	const __u8 *at = frame->data + offset;
+
+	if (at + length <= frame->data_end)
+		return at;
+	if (bpf_skb_load_bytes(frame->skb, offset, frame->scratch, length))
+		return 0;
+	return frame->scratch;
+}
+
+/*
+ * The same, always by copy. Where the offset depends on the packet this keeps
+ * the verifier's states alike, and the walk over extension headers within
+ * what it is willing to follow.
+ */
+vnet_inline const __u8 *vnet_copy_at(const struct vnet_frame *frame, __u32 offset, __u32 length)
+{
+	if (bpf_skb_load_bytes(frame->skb, offset, frame->scratch, length))
+		return 0;
+	return frame->scratch;
+}
+
+/* BPF loads bytes one by one unless told that a word is a word. */
+#define vnet_u32(at) (*(const __u32 *)(at))
+#define vnet_be16(at) __builtin_bswap16(*(const __u16 *)(at))
+#else
+struct vnet_frame {
+	const __u8 *data;
+	__u32 length;
+};
+
+vnet_inline const __u8 *vnet_at(const struct vnet_frame *frame, __u32 offset, __u32 length)
+{
+	if (length > frame->length || offset > frame->length - length)
+		return NULL;
+	return frame->data + offset;
+}
+
+#define vnet_copy_at vnet_at
+
+vnet_inline __u32 vnet_u32(const __u8 *at)
+{
+	__u32 word;
+
+	memcpy(&word, at, sizeof(word));
+	return word;
+}
+
+vnet_inline __u16 vnet_be16(const __u8 *at)
+{
+	return at[0] << 8 | at[1];
+}
+#endif
+
+vnet_inline void vnet_copy_address(__u32 to[4], const __u8 *from)
+{
+	to[0] = vnet_u32(from);
+	to[1] = vnet_u32(from + 4);
+	to[2] = vnet_u32(from + 8);
+	to[3] = vnet_u32(from + 12);
+}
+
+/* Where the packet ends: where its IP header says, unless that lies (0: jumbo). */
+vnet_inline __u32 vnet_packet_end(const struct vnet_frame *frame, __u32 start, __u32 declared)
+{
+	if (declared && start + declared <= frame->length)
+		return start + declared;
+	return frame->length;
+}
+
+/* Which transport header lies whole at `offset`, enum vnet_l4. */
+vnet_inline __u8 vnet_l4_at(__u8 protocol, __u32 offset, __u32 end)
+{
+	if (protocol == 6 && offset + 20 <= end)
+		return VNET_L4_TCP;
+	if (protocol == 17 && offset + 8 <= end)
+		return VNET_L4_UDP;
+	return VNET_L4_NONE;
+}
+
+vnet_inline void vnet_dissect_l4(const struct vnet_frame *frame, struct vnet_headers *headers,
+				 __u8 protocol, __u32 offset, __u32 end)
+{
+	__u8 l4 = vnet_l4_at(protocol, offset, end);
+	const __u8 *ports;
+
+	if (l4) {
+		ports = vnet_at(frame, offset, 4);
+		if (ports) {
+			headers->ports = vnet_u32(ports);
+			headers->l4 = l4;
+		}
+	}
+}
+
+/* RFC 791 */
+vnet_inline void vnet_dissect_ipv4(const struct vnet_frame *frame, struct vnet_headers *headers,
+				   __u32 offset)
+{
+	const __u8 *ip = vnet_at(frame, offset, 20);
+	__u32 header_length;
+
+	if (!ip || ip[0] >> 4 != 4)
+		return;
+	header_length = (ip[0] & 15) * 4;
+	if (header_length < 20)
+		return;
+	headers->version = 4;
+	headers->address[0] = vnet_u32(ip + 12);
+	headers->address[1] = vnet_u32(ip + 16);
+	if (vnet_be16(ip + 6) & 0x3fff) /* more fragments, or not the first */
+		return;
+	vnet_dissect_l4(frame, headers, ip[9], offset + header_length,
+			vnet_packet_end(frame, offset, vnet_be16(ip + 2)));
+}
+
+/* The home address option, RFC 6275 section 6.3, of a destination options header. */
+vnet_inline void vnet_find_home(const struct vnet_frame *frame, struct vnet_headers *headers,
+				__u32 offset, __u32 end)
+{
+	const __u8 *at;
+
+	VNET_KEEP_LOOP
+	for (int i = 0; i < VNET_OPTIONS_MAX && offset < end; i++) {
+		at = vnet_copy_at(frame, offset, 1);
+		if (!at)
+			return;
+		if (at[0] == 0) { /* Pad1 has no length */
+			offset++;
+			continue;
+		}
+		at = vnet_copy_at(frame, offset, 2);
+		if (!at || offset + 2 + at[1] > end)
+			return;
+		if (at[0] == 201 && at[1] == 16) {
+			at = vnet_copy_at(frame, offset + 2, 16);
+			if (!at)
+				return;
+			vnet_copy_address(headers->home, at);
+			headers->has_home = 1;
+			return;
+		}
+		offset += 2 + at[1];
+	}
+}
+
+enum vnet_next_header {
+	VNET_HOP_BY_HOP = 0,
+	VNET_ROUTING = 43,
+	VNET_FRAGMENT = 44,
+	VNET_AUTHENTICATION = 51,
+	VNET_DESTINATION_OPTIONS = 60,
+	VNET_MOBILITY = 135,
+	VNET_HIP = 139,
+	VNET_SHIM6 = 140,
+};
+
+/* RFC 8200 section 4 and the registry it founded. */
+vnet_inline int vnet_is_extension(__u8 next)
+{
+	return next == VNET_HOP_BY_HOP || next == VNET_ROUTING || next == VNET_FRAGMENT ||
+	       next == VNET_AUTHENTICATION || next == VNET_DESTINATION_OPTIONS ||
+	       next == VNET_MOBILITY || next == VNET_HIP || next == VNET_SHIM6;
+}
+
+/* Type 2 routing header: RFC 6275 section 6.4. */
+vnet_inline void vnet_walk_extensions(const struct vnet_frame *frame, struct vnet_headers *headers,
+				      __u8 next, __u32 offset, __u32 end)
+{
+	const __u8 *at;
+	__u32 length;
+	__u8 this;
+
+	VNET_KEEP_LOOP
+	for (int i = 0; i < VNET_EXTENSIONS_MAX && vnet_is_extension(next); i++) {
+		if (offset + 8 > end)
+			return;
+		at = vnet_copy_at(frame, offset, 8);
+		if (!at)
+			return;
+		this = next;
+		next = at[0];
+		if (this == VNET_FRAGMENT) {
+			if (vnet_be16(at + 2) & 0xfff9) /* not the first, or more follow */
+				return;
+			offset += 8;
+			continue;
+		}
+		length = this == VNET_AUTHENTICATION ? (at[1] + 2) * 4 : (at[1] + 1) * 8;
+		if (offset + length > end)
+			return;
+		if (this == VNET_ROUTING && at[2] == 2 && length == 24 && !headers->has_route) {
+			at = vnet_copy_at(frame, offset + 8, 16);
+			if (!at)
+				return;
+			vnet_copy_address(headers->route, at);
+			headers->has_route = 1;
+		}
+		if (this == VNET_DESTINATION_OPTIONS && !headers->has_home)
+			vnet_find_home(frame, headers, offset + 2, offset + length);
+		offset += length;
+	}
+	headers->l4 = vnet_l4_at(next, offset, end);
+	if (headers->l4) {
+		at = vnet_copy_at(frame, offset, 4);
+		if (at)
+			headers->ports = vnet_u32(at);
+		else
+			headers->l4 = VNET_L4_NONE;
+	}
+}
+
+/* RFC 8200 */
+vnet_inline void vnet_dissect_ipv6(const struct vnet_frame *frame, struct vnet_headers *headers,
+				   __u32 offset)
+{
+	const __u8 *ip = vnet_at(frame, offset, 40);
+	__u32 end;
+
+	if (!ip || ip[0] >> 4 != 6)
+		return;
+	headers->version = 6;
+	vnet_copy_address(headers->address, ip + 8);
+	vnet_copy_address(headers->address + 4, ip + 24);
+	end = vnet_packet_end(frame, offset + 40, vnet_be16(ip + 4));
+	headers->has_extension = vnet_is_extension(ip[6]);
+	if (headers->has_extension)
+		vnet_walk_extensions(frame, headers, ip[6], offset + 40, end);
+	else
+		vnet_dissect_l4(frame, headers, ip[6], offset + 40, end);
+}
+
+/* `is_l3`: a device without Ethernet headers (IFF_TUN). */
+vnet_inline void vnet_dissect(const struct vnet_frame *frame, struct vnet_headers *headers,
+			      int is_l3)
+{
+	__u32 offset = 0;
+	const __u8 *at;
+	__u16 type;
+
+	headers->version = 0;
+	headers->l4 = VNET_L4_NONE;
+	headers->has_extension = 0;
+	headers->has_home = 0;
+	headers->has_route = 0;
+	if (is_l3) {
+		at = vnet_at(frame, 0, 1);
+		if (!at)
+			return;
+		type = at[0] >> 4 == 4 ? 0x0800 : 0x86dd;
+	} else {
+		at = vnet_at(frame, 0, 14);
+		if (!at)
+			return;
+		type = vnet_be16(at + 12);
+		offset = 14;
+		for (int i = 0; i < VNET_TAGS_MAX && (type == 0x8100 || type == 0x88a8); i++) {
+			at = vnet_at(frame, offset, 4);
+			if (!at)
+				return;
+			type = vnet_be16(at + 2);
+			offset += 4;
+		}
+	}
+	if (type == 0x0800)
+		vnet_dissect_ipv4(frame, headers, offset);
+	else if (type == 0x86dd)
+		vnet_dissect_ipv6(frame, headers, offset);
+}
+
+#endif

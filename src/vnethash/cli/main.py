@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+"""The program ``vnethash``: its commands, and how it fails.
+
+Command modules import at their top only what is quick (Typer, the errors);
+what they work with is imported when the command runs.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+import typer
+
+from vnethash.cli.hash import hash_command
+from vnethash.cli.output import print_error, print_failure
+from vnethash.errors import ConfigError, VnethashError
+
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+# What Typer raises for a command line it does not accept: the base of
+# BadParameter's base. Typer has no public name for it.
+_TyperError: type[Exception] = typer.BadParameter.__mro__[2]
+
+
+def _examples(*lines: str) -> str:
+    """An epilog of example lines, each as it stands (``\\b``)."""
+    return "\n  ".join(["\b\nExamples:", *lines])
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from vnethash import __version__
+
+        typer.echo(f"vnethash {__version__}")
+        raise typer.Exit
+
+
+app = typer.Typer(
+    name="vnethash",
+    # Plain help: rich would double the time it takes, and read an address in
+    # brackets as markup.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=_examples(
+        "vnethash hash 66.9.149.187:2794 161.142.100.80:1766 --proto tcp --explain",
+    ),
+)
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", "-V", callback=_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """RSS steering and hash reporting for Linux tap devices, in eBPF."""
+
+
+def _register(name: str, command: Callable[..., object], *examples: str) -> None:
+    app.command(name, epilog=_examples(*examples))(command)
+
+
+_register(
+    "hash",
+    hash_command,
+    "vnethash hash 66.9.149.187:2794 161.142.100.80:1766 --proto tcp --explain",
+    "vnethash hash [2001:db8::1]:53 [2001:db8::2]:4096 --proto udp --queues 8 --json",
+    "vnethash hash 192.0.2.1 192.0.2.2 --proto none --indirection 0,1,2,3",
+)
+
+
+def _run(args: list[str]) -> int:
+    as_json = "--json" in args
+    try:
+        # Not standalone: Typer would print errors its own way.
+        code = app(args, prog_name="vnethash", standalone_mode=False)
+        sys.stdout.flush()
+    except ConfigError as e:
+        print_failure(e, as_json=as_json)
+        return EXIT_USAGE
+    except VnethashError as e:
+        print_failure(e, as_json=as_json)
+        return EXIT_FAILURE
+    except _TyperError as e:
+        context = getattr(e, "ctx", None)
+        command = context.command_path if context else "vnethash"
+        message = getattr(e, "format_message", e.__str__)()
+        message = message[:1].lower() + message[1:].rstrip(".")
+        hint = f"see `{command} --help`"
+        print_error(message, kind="UsageError", hint=hint, as_json=as_json)
+        return EXIT_USAGE
+    except BrokenPipeError:
+        raise
+    except (KeyboardInterrupt, typer.Abort):
+        return EXIT_INTERRUPTED
+    except Exception as e:
+        if os.environ.get("VNETHASH_TRACEBACK"):
+            raise
+        print_error(
+            f"unexpected {type(e).__name__}: {e}",
+            kind="InternalError",
+            hint="this is a defect in vnethash: please report it with what "
+            "VNETHASH_TRACEBACK=1 makes the same command print",
+            as_json=as_json,
+        )
+        return EXIT_FAILURE
+    return code if isinstance(code, int) else 0
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (default: of the process); returns the exit code.
+
+    0 done, 1 it failed, 2 wrong use or a bad value, 130 interrupted.
+    """
+    args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    try:
+        return _run(args)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. Give the interpreter
+        # somewhere to flush what is left.
+        os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), sys.stdout.fileno())
+        return EXIT_FAILURE
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+"""Options that several commands share, and the RSS configuration they make."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vnethash.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vnethash.rss.config import RssConfig
+
+DEFAULT_QUEUES = 4
+
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print JSON, one object a line; errors too, on stderr.")
+]
+QueuesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--queues",
+        "-q",
+        metavar="N",
+        help=f"Number of queues (default {DEFAULT_QUEUES}, or as many as the table names).",
+    ),
+]
+KeyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--key",
+        "-k",
+        metavar="HEX",
+        help="Toeplitz key of 40 bytes, with or without colons "
+        "(default: the key of Microsoft's verification suite).",
+    ),
+]
+TypesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--types",
+        "-t",
+        metavar="LIST",
+        help="Hash types, with commas: IPv4 TCPv4 UDPv4 IPv6 TCPv6 UDPv6 IP_EX TCP_EX "
+        "UDP_EX, or all, or none (default all).",
+    ),
+]
+IndirectionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--indirection",
+        "-i",
+        metavar="LIST",
+        help="Indirection table, queue numbers with commas; its length is a power of two "
+        "(default: 128 entries, the queues in turn).",
+    ),
+]
+UnclassifiedOption = Annotated[
+    int | None,
+    typer.Option(
+        "--unclassified",
+        "-u",
+        metavar="N",
+        help="Queue of packets without a hash (default 0).",
+    ),
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="FILE",
+        help="RSS configuration as JSON (see `vnethash show --json`); "
+        "other options change single values of it.",
+    ),
+]
+
+
+def parse_indirection(text: str) -> tuple[int, ...]:
+    """Queue numbers from ``0,1,2,3``. Raises `ConfigError`."""
+    entries = []
+    for item in map(str.strip, text.split(",")):
+        # Not int() alone: it takes signs, underscores and digits of any script.
+        if not (item.isascii() and item.isdigit() and len(item) < 10):
+            raise ConfigError(
+                "indirection_table",
+                f"{item!r} is not a queue number",
+                hint="write queue numbers with commas, for example 0,1,2,3",
+            )
+        entries.append(int(item))
+    return tuple(entries)
+
+
+def read_config(file: Path) -> "RssConfig":
+    """An RSS configuration from a JSON file. Raises `ConfigError`."""
+    from vnethash.rss.config import RssConfig
+
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError, ValueError) as e:
+        reason = e.strerror.lower() if isinstance(e, OSError) and e.strerror else str(e)
+        raise ConfigError("config", f"cannot read {file}: {reason}") from e
+    return RssConfig.from_json(text)
+
+
+def config_from_options(
+    queues: int | None = None,
+    key: str | None = None,
+    types: str | None = None,
+    indirection: str | None = None,
+    unclassified: int | None = None,
+    file: Path | None = None,
+) -> "RssConfig":
+    """The RSS configuration that the options of a command line ask for.
+
+    It starts from `file`, or from the default for `queues`, and each option
+    given replaces one value. Raises `ConfigError`.
+    """
+    from vnethash.rss.config import RssConfig
+    from vnethash.rss.keys import parse_key
+    from vnethash.virtio.hash_types import parse_hash_types
+
+    changes: dict[str, object] = {}
+    if types is not None:
+        changes["hash_types"] = parse_hash_types(types)
+    if key is not None:
+        changes["key"] = parse_key(key)
+    if unclassified is not None:
+        changes["unclassified_queue"] = unclassified
+    table = None
+    if indirection is not None:
+        table = changes["indirection_table"] = parse_indirection(indirection)
+    if file is not None:
+        base = read_config(file)
+        if queues is not None:
+            changes["queues"] = queues
+    else:
+        if queues is None:
+            queues = max((DEFAULT_QUEUES, *(entry + 1 for entry in table or ())))
+        base = RssConfig.default(queues)
+    return base.replace(**changes)

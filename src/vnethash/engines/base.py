@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+"""What every engine offers: steering and hash for one tap."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from vnethash.kernel.tun import Offload, TunDevice
+from vnethash.reporting import Reporting
+from vnethash.rss.config import RssConfig
+from vnethash.stats import Stats
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What an engine is told of the tap it is to work on."""
+
+    device: TunDevice
+    rss: RssConfig
+    reporting: Reporting
+    offloads: Offload
+    l3: bool
+    """The device has no Ethernet headers."""
+    max_indirection: int
+    """Entries of the longest indirection table to come."""
+
+
+class Reader(Protocol):
+    """Reads one queue."""
+
+    def fileno(self) -> int:
+        """Readable when there may be packets."""
+
+    def receive(self, arena: Any, size: int, packets: Any, most: int) -> int:
+        """Fill ``packets`` (struct vh_packet[most]), their frames into ``arena``.
+
+        Does not block. Returns how many, or a negative errno.
+        """
+
+    def close(self) -> None: ...
+
+
+class Attachment(Protocol):
+    """An engine at work on one tap."""
+
+    @property
+    def point(self) -> str:
+        """Where it works: "tcx", "clsact" or "reader"."""
+
+    def configure(self, rss: RssConfig, reporting: Reporting) -> None:
+        """Put a configuration in force, for every packet as a whole."""
+
+    def stats(self) -> Stats: ...
+
+    def reader(self, queue: int) -> Reader: ...
+
+    def close(self) -> None:
+        """Leave the device as it was."""
+
+
+class Engine(Protocol):
+    """A way to get steering and hash."""
+
+    @property
+    def name(self) -> str: ...
+
+    def attach(self, setup: Setup) -> Attachment:
+        """Take the device over. An error leaves it as it was."""

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+"""Engine ``ebpf``: the hash stage at egress, the steering stage in the tap."""
+
+from contextlib import ExitStack, suppress
+
+from vnethash.engines.base import Setup
+from vnethash.engines.readers import History, QueueReader
+from vnethash.engines.stages import Stages
+from vnethash.errors import DeviceError
+from vnethash.kernel.egress import attach_egress
+from vnethash.kernel.tun import Offload, TunDevice
+from vnethash.reporting import Reporting
+from vnethash.rss.config import RssConfig
+from vnethash.stats import Stats
+
+
+class EbpfAttachment:
+    """Both stages at work on a tap."""
+
+    def __init__(
+        self, setup: Setup, stages: Stages, history: History, point: str, resources: ExitStack
+    ) -> None:
+        self._setup = setup
+        self._stages = stages
+        self._history = history
+        self._resources = resources
+        self.point = point
+
+    def configure(self, rss: RssConfig, reporting: Reporting) -> None:
+        self._stages.maps.check(rss)
+        self._stages.maps.publish(self._history.push(rss, reporting))
+
+    def stats(self) -> Stats:
+        return self._stages.maps.stats()
+
+    def reader(self, queue: int) -> QueueReader:
+        fd = self._setup.device.fds[queue]
+        return QueueReader(fd, queue, self._history, l3=self._setup.l3, records=True)
+
+    def close(self) -> None:
+        self._resources.close()
+
+
+class EbpfEngine:
+    """Steers and reports on any kernel with BPF at the tc egress hook."""
+
+    name = "ebpf"
+
+    def attach(self, setup: Setup) -> EbpfAttachment:
+        """Load both stages, configure them, attach them.
+
+        Raises DependencyMissing, NotPermitted, Unsupported, VerifierError,
+        BpfError, DeviceError; the device is then as it was.
+        """
+        with ExitStack() as resources:
+            history = History()
+            resources.callback(history.close)
+            stages = resources.enter_context(
+                Stages.load(
+                    setup.rss.queues, l3=setup.l3, max_indirection=setup.max_indirection
+                )
+            )
+            stages.maps.record_udp_gso(bool(setup.offloads & Offload.USO4))
+            stages.maps.publish(history.push(setup.rss, setup.reporting))
+            hook = attach_egress(stages.hash_stage.fd, setup.device.ifindex)
+            resources.callback(hook.close)
+            setup.device.set_steering(stages.steering_stage.fd)
+            resources.callback(_stop_steering, setup.device)
+            return EbpfAttachment(setup, stages, history, hook.point, resources.pop_all())
+
+
+def _stop_steering(device: TunDevice) -> None:
+    with suppress(DeviceError):  # no queue is left to tell it through
+        device.set_steering(None)

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+"""Readers over the native core, and the configurations they may have to hash by."""
+
+from typing import Any
+
+from vnethash.native import core
+from vnethash.reporting import Reporting
+from vnethash.rss.config import RssConfig
+from vnethash.rss.native import compile_config
+
+
+class History:
+    """The last configurations of a tap (struct vh_history)."""
+
+    def __init__(self) -> None:
+        ffi, self._lib = core()
+        self.handle = self._lib.vh_history_new()
+        if self.handle == ffi.NULL:
+            raise MemoryError
+
+    def push(self, rss: RssConfig, reporting: Reporting) -> Any:
+        """Make a configuration the newest; returns it compiled (struct vh_config).
+
+        To be called before the kernel steers by it: waits for readers that
+        are draining a queue, so that none meets a packet it cannot explain.
+        """
+        compiled = compile_config(rss, reporting)
+        if self._lib.vh_history_push(self.handle, compiled) < 0:
+            raise MemoryError
+        return compiled
+
+    def close(self) -> None:
+        handle, self.handle = self.handle, None
+        if handle is not None:
+            self._lib.vh_history_free(handle)
+
+
+class QueueReader:
+    """Reads a queue that the kernel steers to (vh_receive)."""
+
+    def __init__(self, fd: int, queue: int, history: History, *, l3: bool, records: bool) -> None:
+        ffi, self._lib = core()
+        self._fd = fd
+        self._history = history  # the core reads it
+        self._reader = ffi.new(
+            "struct vh_reader *", [fd, queue, l3, records, history.handle]
+        )
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def receive(self, arena: Any, size: int, packets: Any, most: int) -> int:
+        count: int = self._lib.vh_receive(self._reader, arena, size, packets, most)
+        return count
+
+    def close(self) -> None:
+        """Nothing of its own to close: the device has the descriptor."""

@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+"""BPF objects and their programs, loaded by libbpf."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from vnethash.errors import BpfError
+from vnethash.kernel import libbpf
+from vnethash.kernel.bpf_fd import BpfFd, unpin
+from vnethash.kernel.bpf_map import Map, MapFlag, MapType
+from vnethash.kernel.caps import Cap
+from vnethash.kernel.tcx import AttachType, Link, LinkInfo, attach_tcx
+
+__all__ = [
+    "AttachType",
+    "BpfObject",
+    "Link",
+    "LinkInfo",
+    "Map",
+    "MapFlag",
+    "MapType",
+    "Program",
+    "ProgramType",
+    "TestRun",
+    "attach_tcx",
+    "unpin",
+]
+
+_LOG_ROOM = 1 << 16
+_TEST_RUN_ROOM = 256  # a program may make the frame longer
+
+
+class ProgramType(IntEnum):
+    """enum bpf_prog_type, include/uapi/linux/bpf.h: those used here."""
+
+    SOCKET_FILTER = 1
+    SCHED_CLS = 3
+    XDP = 6
+
+
+@dataclass(frozen=True, slots=True)
+class TestRun:
+    """Outcome of BPF_PROG_TEST_RUN; ``duration_ns`` is the mean of one run."""
+
+    retval: int
+    data: bytes
+    duration_ns: int
+    ctx: bytes = b""
+
+    __test__ = False  # no test class, pytest
+
+
+class Program(BpfFd):
+    """A loaded BPF program."""
+
+    kind = "bpf-prog"
+
+    def __init__(self, fd: int, name: str = "", *, borrowed: bool = False) -> None:
+        super().__init__(fd, borrowed=borrowed)
+        try:
+            info = self._info("vnb_prog_info")
+        except BaseException:
+            self.close()
+            raise
+        self.id: int = info.id
+        self.type: int = info.type
+        # The kernel keeps 15 bytes of the name.
+        self.name: str = name or libbpf.load().ffi.string(info.name).decode()
+        self.map_count: int = info.nr_map_ids
+
+    def __repr__(self) -> str:
+        return f"<Program {self.name} id {self.id}>"
+
+    @classmethod
+    def from_instructions(
+        cls,
+        kind: ProgramType,
+        name: str,
+        instructions: Sequence[tuple[int, int, int, int]],
+        *,
+        license: str = "GPL",
+    ) -> Self:
+        """Load instructions given as (code, registers, offset, immediate)."""
+        ffi = libbpf.load().ffi
+        code = ffi.new("struct bpf_insn[]", list(instructions))
+        opts = ffi.new("struct bpf_prog_load_opts *")
+        opts.sz = ffi.sizeof(opts[0])
+        log = ffi.new("char[]", _LOG_ROOM)
+        opts.log_buf, opts.log_size = log, _LOG_ROOM  # libbpf asks for it after a failure
+        given = (int(kind), name.encode(), license.encode(), code, len(instructions), opts)
+        fd = libbpf.attempt("bpf_prog_load", *given)
+        if fd >= 0:
+            return cls(fd, name)
+        action, said = f"load program {name}", ffi.string(log).decode(errors="replace")
+        if said:
+            raise libbpf.verifier_error(action, -fd, said)
+        raise libbpf.failure(action, fd, needs=_needs(kind), said=libbpf.messages())
+
+    def test_run(self, data: bytes, *, repeat: int = 1, ctx: bytes | None = None) -> TestRun:
+        """Run the program on a frame of at least 14 bytes, without a device.
+
+        ``ctx`` is the struct __sk_buff to start from; TestRun.ctx is what it
+        became. Raises BpfError, as for frames above what this kernel can
+        put in one buffer (a page less some headroom on older ones).
+        """
+        native = libbpf.load()
+        ffi = native.ffi
+        opts = ffi.new("struct bpf_test_run_opts *")
+        opts.sz = ffi.sizeof(opts[0])
+        frame = ffi.from_buffer(data)
+        out = ffi.new("char[]", len(data) + _TEST_RUN_ROOM)
+        opts.data_in, opts.data_size_in = frame, len(data)
+        opts.data_out, opts.data_size_out = out, len(data) + _TEST_RUN_ROOM
+        if ctx is not None:
+            before = ffi.from_buffer(ctx)
+            after = ffi.new("char[]", len(ctx))
+            opts.ctx_in, opts.ctx_size_in = before, len(ctx)
+            opts.ctx_out, opts.ctx_size_out = after, len(ctx)
+        opts.repeat = repeat
+        code = native.lib.bpf_prog_test_run_opts(self.fileno(), opts)
+        if code < 0:
+            raise libbpf.failure(f"test run of {self.name} on {len(data)} bytes", code)
+        context = bytes(ffi.buffer(after, opts.ctx_size_out)) if ctx is not None else b""
+        return TestRun(
+            opts.retval, bytes(ffi.buffer(out, opts.data_size_out)), opts.duration, context
+        )
+
+
+class BpfObject:
+    """A compiled BPF object: open, adjust, load, take programs and maps from it.
+
+    Programs and maps taken from it end when it is closed; pin them, or
+    attach them, to have them live on.
+    """
+
+    def __init__(self, handle: Any, name: str) -> None:
+        self._handle = handle
+        self.name = name
+        self._loaded = False
+        self._lent: list[BpfFd] = []
+        self._views: list[memoryview] = []
+
+    @classmethod
+    def open(cls, source: str | Path | bytes, *, name: str | None = None) -> Self:
+        """Parse the ELF file ``source``, or its content.
+
+        Raises BpfError if it cannot be read or is no BPF object, and
+        DependencyMissing without libbpf.
+        """
+        native = libbpf.load()
+        if isinstance(source, bytes):
+            image, title = source, name or "vnethash"
+        else:
+            path = Path(source)
+            title = name or path.name.partition(".")[0]
+            try:
+                image = path.read_bytes()
+            except OSError as error:
+                raise BpfError(f"open BPF object {path}: {error.strerror}") from error
+        opts = native.ffi.new("struct bpf_object_open_opts *")
+        opts.sz = native.ffi.sizeof(opts[0])
+        label = native.ffi.new("char[]", title.encode())
+        opts.object_name = label
+        libbpf.messages().clear()
+        content = native.ffi.from_buffer(image)
+        handle = native.lib.bpf_object__open_mem(content, len(image), opts)
+        if handle == native.ffi.NULL:
+            raise libbpf.failure(
+                f"open BPF object {title}", native.ffi.errno, said=libbpf.messages()
+            )
+        return cls(handle, title)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free everything; programs and maps taken from it are closed too."""
+        handle, self._handle = self._handle, None
+        if handle is None:
+            return
+        self._release_views()
+        for lent in self._lent:
+            lent.close()
+        self._lent.clear()
+        libbpf.load().lib.bpf_object__close(handle)
+
+    def _open_handle(self, loaded: bool) -> Any:
+        if self._handle is None:
+            raise BpfError(f"BPF object {self.name} is closed")
+        if loaded != self._loaded:
+            raise BpfError(
+                f"BPF object {self.name} is {'not loaded yet' if loaded else 'loaded already'}"
+            )
+        return self._handle
+
+    def programs(self) -> list[str]:
+        """Names of its programs."""
+        native = libbpf.load()
+        names, item = [], native.ffi.NULL
+        while (item := native.lib.bpf_object__next_program(self._handle, item)) != native.ffi.NULL:
+            names.append(native.ffi.string(native.lib.bpf_program__name(item)).decode())
+        return names
+
+    def maps(self) -> list[str]:
+        """Names of its maps, as libbpf gives them."""
+        native = libbpf.load()
+        names, item = [], native.ffi.NULL
+        while (item := native.lib.bpf_object__next_map(self._handle, item)) != native.ffi.NULL:
+            names.append(native.ffi.string(native.lib.bpf_map__name(item)).decode())
+        return names
+
+    def _find_map(self, name: str, *, loaded: bool) -> Any:
+        native = libbpf.load()
+        handle = self._open_handle(loaded)
+        found = native.lib.bpf_object__find_map_by_name(handle, name.encode())
+        if found == native.ffi.NULL:
+            raise BpfError(f"BPF object {self.name} has no map {name}: {', '.join(self.maps())}")
+        return found
+
+    def _find_program(self, name: str, *, loaded: bool) -> Any:
+        native = libbpf.load()
+        handle = self._open_handle(loaded)
+        found = native.lib.bpf_object__find_program_by_name(handle, name.encode())
+        if found == native.ffi.NULL:
+            raise BpfError(
+                f"BPF object {self.name} has no program {name}: {', '.join(self.programs())}"
+            )
+        return found
+
+    def resize_map(self, name: str, max_entries: int) -> None:
+        """Set the number of entries of a map, before load."""
+        found = self._find_map(name, loaded=False)
+        libbpf.call(f"resize map {name}", "bpf_map__set_max_entries", found, max_entries)
+
+    def rodata(self) -> memoryview:
+        """The constants of the object (.rodata), to write to before load.
+
+        The view is released by load() and close(); slices made of it must
+        not be used after that.
+        """
+        native = libbpf.load()
+        size = native.ffi.new("size_t *")
+        data = native.lib.bpf_map__initial_value(self._find_map(".rodata", loaded=False), size)
+        if data == native.ffi.NULL:
+            raise BpfError(f"BPF object {self.name} has no constants")
+        view = memoryview(native.ffi.buffer(data, size[0]))
+        self._views.append(view)
+        return view
+
+    def _release_views(self) -> None:
+        for view in self._views:
+            view.release()
+        self._views.clear()
+
+    def set_program_type(self, name: str, kind: ProgramType) -> None:
+        """Say what a program is where its section name does not, before load."""
+        found = self._find_program(name, loaded=False)
+        libbpf.call(f"set type of program {name}", "bpf_program__set_type", found, int(kind))
+
+    def set_autoload(self, name: str, load: bool) -> None:
+        """Whether load() loads this program, before load."""
+        found = self._find_program(name, loaded=False)
+        libbpf.call(f"set loading of program {name}", "bpf_program__set_autoload", found, load)
+
+    def load(self) -> None:
+        """Make the maps and load the programs.
+
+        Raises VerifierError with the verifier's log, NotPermitted, BpfError.
+        After an error the object can only be closed.
+        """
+        handle = self._open_handle(False)
+        self._release_views()
+        libbpf.call(
+            f"load BPF object {self.name}",
+            "bpf_object__load",
+            handle,
+            needs=(Cap.BPF, Cap.NET_ADMIN),
+        )
+        self._loaded = True
+
+    def program(self, name: str) -> Program:
+        """A loaded program; it is closed with the object."""
+        found = self._find_program(name, loaded=True)
+        fd = libbpf.call(f"take program {name}", "bpf_program__fd", found)
+        program = Program(fd, name, borrowed=True)
+        self._lent.append(program)
+        return program
+
+    def map(self, name: str) -> Map:
+        """A map, by its C name or as ".bss"; it is closed with the object."""
+        found = self._find_map(name, loaded=True)
+        fd = libbpf.call(f"take map {name}", "bpf_map__fd", found)
+        bpf_map = Map(fd, borrowed=True)
+        self._lent.append(bpf_map)
+        return bpf_map
+
+
+def _needs(kind: ProgramType) -> tuple[Cap, ...]:
+    """What loading a program takes: kernel/bpf/syscall.c, is_net_admin_prog_type()."""
+    return (Cap.BPF,) if kind == ProgramType.SOCKET_FILTER else (Cap.BPF, Cap.NET_ADMIN)

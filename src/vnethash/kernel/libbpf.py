@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+"""The distribution's libbpf, opened when first needed.
+
+Names and layouts come from native/libbpf.h by way of the generated module
+``vnethash._built.libbpf_abi``.
+"""
+
+import errno
+import mmap
+import os
+import threading
+from collections.abc import Iterable
+from functools import cache
+from typing import Any, NamedTuple
+
+from vnethash.errors import BpfError, DependencyMissing, NotPermitted, VerifierError, VnethashError
+from vnethash.kernel.caps import Cap, has
+
+SONAME = "libbpf.so.1"
+_LOG_BEGIN = "-- BEGIN PROG LOAD LOG --"
+_LOG_END = "-- END PROG LOAD LOG --"
+# libbpf asks the verifier for a log of up to 16 MiB; only what is written costs memory.
+_MESSAGE_MAX = 17 << 20
+_WARN = 0
+
+
+class Libbpf(NamedTuple):
+    """The opened library: ``lib`` its functions, ``ffi`` its types."""
+
+    lib: Any
+    ffi: Any
+    version: tuple[int, int]
+
+
+_messages = threading.local()
+_print_callback: Any = None  # libbpf keeps the pointer: it must outlive the library
+
+
+@cache
+def load() -> Libbpf:
+    """Open libbpf, or the library VNETHASH_LIBBPF names.
+
+    Raises DependencyMissing if it is absent or older than 1.0.
+    """
+    try:
+        from vnethash._built import libbpf_abi
+    except ImportError as error:
+        raise DependencyMissing(
+            "vnethash's generated modules are missing",
+            hint="install the package (pip install -e .), which builds them",
+        ) from error
+    ffi: Any = libbpf_abi.ffi
+    name = os.environ.get("VNETHASH_LIBBPF") or SONAME
+    try:
+        lib: Any = ffi.dlopen(name)
+    except OSError as error:
+        raise DependencyMissing(
+            f"cannot open {name}: {error}",
+            hint="install libbpf 1.x (Debian, Ubuntu: apt install libbpf1; "
+            "Fedora, RHEL: dnf install libbpf), or set VNETHASH_LIBBPF to its path",
+        ) from error
+    try:
+        version: tuple[int, int] = (lib.libbpf_major_version(), lib.libbpf_minor_version())
+    except AttributeError:
+        version = (0, 0)  # they came with 0.6
+    if version[0] != 1:
+        found = f"libbpf {version[0]}.{version[1]}" if version[0] else "older, or no libbpf"
+        raise DependencyMissing(
+            f"{name} is {found}; vnethash needs libbpf 1.x",
+            hint="install libbpf 1.x, or set VNETHASH_LIBBPF to its path",
+        )
+    _capture_messages(lib, ffi)
+    return Libbpf(lib, ffi, version)
+
+
+def _capture_messages(lib: Any, ffi: Any) -> None:
+    """Send what libbpf would print on stderr to the calling thread's list."""
+
+    def keep(level: int, form: Any, arguments: Any) -> int:
+        if level != _WARN:
+            return 0
+        # A va_list can be read once, so the room must suffice at first try.
+        with mmap.mmap(-1, _MESSAGE_MAX) as room:
+            text = ffi.from_buffer("char[]", room)
+            length = lib.vsnprintf(text, _MESSAGE_MAX, form, arguments)
+            message = ffi.unpack(text, max(0, min(length, _MESSAGE_MAX - 1)))
+            ffi.release(text)
+        messages().append(message.decode(errors="replace").rstrip("\n"))
+        return int(length)
+
+    global _print_callback
+    _print_callback = ffi.callback("libbpf_print_fn_t", keep, error=0)
+    lib.libbpf_set_print(_print_callback)
+
+
+def messages() -> list[str]:
+    """What libbpf warned of on this thread since the list was last cleared."""
+    try:
+        kept: list[str] = _messages.kept
+    except AttributeError:
+        kept = _messages.kept = []
+    return kept
+
+
+def failure(
+    action: str, code: int, *, needs: Iterable[Cap] = (Cap.BPF,), said: Iterable[str] = ()
+) -> VnethashError:
+    """The error for ``action`` (as "load program x") that failed with errno ``code``.
+
+    ``said`` is what libbpf warned of meanwhile. Without the capabilities
+    ``needs`` a refusal becomes a NotPermitted; a verifier log makes a
+    VerifierError; all else is a BpfError.
+    """
+    code, said = abs(code), list(said)
+    lacks = [cap.title for cap in needs if not has(cap)]
+    if code == errno.EPERM and lacks:
+        return NotPermitted(action, " and ".join(lacks))
+    logged = next((text for text in said if _LOG_BEGIN in text), None)
+    if logged is not None:
+        log = logged.partition(_LOG_BEGIN)[2].partition(_LOG_END)[0].strip("\n")
+        return verifier_error(action, code, log)
+    detail = os.strerror(code)
+    if said:
+        detail += f" ({said[0].removeprefix('libbpf: ')})"
+    return BpfError(f"{action}: {detail[:1].lower()}{detail[1:]}", hint=_hint(code))
+
+
+def verifier_error(action: str, code: int, log: str) -> VerifierError:
+    """The error for a program the verifier rejected, its complaint up front."""
+    return VerifierError(f"{action}: {last_useful_line(log)}", log, hint=_verifier_hint(code))
+
+
+def call(action: str, name: str, *arguments: Any, needs: Iterable[Cap] = (Cap.BPF,)) -> int:
+    """Call libbpf's function ``name``; raise ``failure`` if it returns less than 0."""
+    result = attempt(name, *arguments)
+    if result < 0:
+        raise failure(action, result, needs=needs, said=messages())
+    return result
+
+
+def attempt(name: str, *arguments: Any) -> int:
+    """Call libbpf's function ``name``; messages() then is what it warned of."""
+    messages().clear()
+    result: int = getattr(load().lib, name)(*arguments)
+    return result
+
+
+def last_useful_line(log: str) -> str:
+    """The verifier's complaint: its last line that is no statistics."""
+    noise = ("processed ", "verification time", "stack depth", "mark_precise", "max_states")
+    lines = [line.strip() for line in log.splitlines()]
+    useful = [line for line in lines if line and not line.startswith(noise)]
+    return useful[-1] if useful else "the verifier gave no reason"
+
+
+def _verifier_hint(code: int) -> str:
+    if not has(Cap.PERFMON) and code in (errno.EPERM, errno.EACCES):
+        return "the verifier allows more with CAP_PERFMON; the full log is in the error's log"
+    return "the full log is in the error's log"
+
+
+def _hint(code: int) -> str | None:
+    if code == errno.EPERM:
+        return (
+            "on kernels before 5.11 locked memory is limited: raise it (ulimit -l unlimited); "
+            "else a user namespace, a security module or lockdown forbids BPF"
+        )
+    if code == errno.ENOMEM:
+        return "not enough memory, or the memory limit of the control group is reached"
+    if code == errno.E2BIG:
+        return "a map or program is larger than this kernel allows"
+    return None

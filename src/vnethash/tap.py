@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+"""Tap and Queue: a multi-queue tap whose packets come with their hash."""
+
+import asyncio
+import errno
+import os
+import select
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from vnethash.engines.base import Attachment, Reader, Setup
+from vnethash.engines.select import choose, engine_named
+from vnethash.engines.stages import DEFAULT_MAX_INDIRECTION
+from vnethash.errors import ConfigError, DeviceError
+from vnethash.kernel.link_state import set_up
+from vnethash.kernel.tun import QUEUES_MAX, Offload, TunDevice
+from vnethash.native import core
+from vnethash.packet import PACKET_DTYPE, Batch, Packet
+from vnethash.reporting import Reporting
+from vnethash.rss.config import RssConfig
+from vnethash.stats import Stats
+from vnethash.virtio.header import Header
+
+_ARENA = 1 << 20
+"""Bytes of memory a queue reads into; a batch ends when it is full."""
+
+
+class Queue:
+    """One queue of a tap: receive steered packets, send frames.
+
+    One thread may use a queue at a time; different queues are independent.
+    """
+
+    def __init__(self, index: int, fd: int, reader: Reader) -> None:
+        self.index = index
+        self._fd = fd
+        self._reader = reader
+        self._arena = np.empty(_ARENA, np.uint8)
+        self._packets = np.empty(0, PACKET_DTYPE)
+
+    def __repr__(self) -> str:
+        return f"<Queue {self.index}>"
+
+    def fileno(self) -> int:
+        """Readable when packets may have come: for selectors and event loops."""
+        return self._reader.fileno()
+
+    def receive(self, timeout: float | None = None) -> Packet:
+        """The next packet, waiting for at most ``timeout`` seconds.
+
+        Raises TimeoutError, and DeviceError when the tap is gone.
+        """
+        batch = self.receive_batch(1, timeout)
+        if not len(batch):
+            raise TimeoutError(f"no packet on queue {self.index} within {timeout} s")
+        return batch.packet(0)
+
+    def receive_batch(self, most: int = 64, timeout: float | None = None) -> Batch:
+        """All packets there are, up to ``most``; empty after ``timeout`` seconds without any.
+
+        Waits only for the first one. The core reads without the
+        interpreter's lock. The batch is valid until the next receive.
+        Raises DeviceError when the tap is gone.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            batch = self._drain(most)
+            if len(batch):
+                return batch
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return batch
+            poll = select.poll()
+            poll.register(self.fileno(), select.POLLIN)
+            poll.poll(None if left is None else left * 1000)
+
+    def _drain(self, most: int) -> Batch:
+        ffi, _ = core()
+        if len(self._packets) < most:
+            self._packets = np.empty(most, PACKET_DTYPE)
+        count = self._reader.receive(
+            ffi.from_buffer("uint8_t[]", self._arena),
+            _ARENA,
+            ffi.from_buffer("struct vh_packet[]", self._packets),
+            most,
+        )
+        if count < 0:
+            raise DeviceError(
+                f"read queue {self.index}: {os.strerror(-count)}",
+                hint="the tap was deleted" if -count == errno.EBADFD else None,
+            )
+        return Batch(self._packets[:count], self._arena)
+
+    async def receive_async(self) -> Packet:
+        """The next packet, in an event loop. Raises DeviceError when the tap is gone."""
+        while True:
+            batch = self._drain(1)
+            if len(batch):
+                return batch.packet(0)
+            await self._readable()
+
+    async def _readable(self) -> None:
+        loop = asyncio.get_running_loop()
+        ready = loop.create_future()
+        loop.add_reader(self.fileno(), lambda: ready.done() or ready.set_result(None))
+        try:
+            await ready
+        finally:
+            loop.remove_reader(self.fileno())
+
+    async def __aiter__(self) -> AsyncIterator[Packet]:
+        while True:
+            yield await self.receive_async()
+
+    def send(self, frame: bytes, header: Header | None = None) -> None:
+        """Send a frame into the kernel, with offloads as ``header`` says.
+
+        Raises DeviceError if the tap does not take it, BlockingIOError if it
+        has no room now.
+        """
+        try:
+            os.writev(self._fd, [(header or Header()).encode_v1(), frame])
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise DeviceError(
+                f"send {len(frame)} bytes on queue {self.index}: {error.strerror}"
+            ) from error
+
+
+class Tap:
+    """A multi-queue tap with RSS; ``with Tap.open(...) as tap`` closes it."""
+
+    def __init__(
+        self,
+        device: TunDevice,
+        attachment: Attachment,
+        queues: tuple[Queue, ...],
+        rss: RssConfig,
+        reporting: Reporting,
+        engine: str,
+        resources: ExitStack,
+    ) -> None:
+        self._device = device
+        self._attachment = attachment
+        self._resources = resources
+        self.queues = queues
+        self.rss = rss
+        self.reporting = reporting
+        self.engine = engine
+
+    @classmethod
+    def open(
+        cls,
+        name: str | None = None,
+        *,
+        queues: int | None = None,
+        rss: RssConfig | None = None,
+        reporting: Reporting | str = Reporting.RECORD,
+        engine: str = "auto",
+        offloads: Offload = Offload.NONE,
+        l3: bool = False,
+        up: bool = True,
+        max_indirection: int = DEFAULT_MAX_INDIRECTION,
+    ) -> Self:
+        """Create the tap ``name`` (or join a persistent one) and steer it.
+
+        ``queues`` and ``rss`` default to each other, and to 4 queues.
+        ``offloads`` is what the reader takes: without any, packets come
+        segmented and checksummed. ``l3`` makes a device without Ethernet
+        headers (IFF_TUN). ``max_indirection`` is the longest indirection
+        table that ``configure`` will take. The engine is attached before the
+        link goes up, so that there is no packet it has not seen.
+
+        Raises ConfigError, NotPermitted, DeviceError, DependencyMissing,
+        Unsupported, BpfError; a failed open leaves nothing behind.
+        """
+        config = _config(queues, rss)
+        how = _reporting(reporting)
+        chosen = choose(engine)
+        with ExitStack() as resources:
+            device = resources.enter_context(
+                TunDevice.create(name, config.queues, l3=l3, offloads=offloads)
+            )
+            longest = max(max_indirection, len(config.indirection_table))
+            attachment = engine_named(chosen.name).attach(
+                Setup(device, config, how, offloads, l3, longest)
+            )
+            resources.callback(attachment.close)
+            opened = []
+            for index, fd in enumerate(device.fds):
+                reader = attachment.reader(index)
+                resources.callback(reader.close)
+                opened.append(Queue(index, fd, reader))
+            if up:
+                set_up(device.name)
+            return cls(
+                device, attachment, tuple(opened), config, how, chosen.name, resources.pop_all()
+            )
+
+    @property
+    def name(self) -> str:
+        return self._device.name
+
+    @property
+    def ifindex(self) -> int:
+        return self._device.ifindex
+
+    @property
+    def attach_point(self) -> str:
+        """Where the engine works: "tcx", "clsact" or "reader"."""
+        return self._attachment.point
+
+    def configure(
+        self, rss: RssConfig | None = None, *, reporting: Reporting | str | None = None
+    ) -> None:
+        """Change the configuration while packets pass.
+
+        Each packet is steered and hashed by the old or by the new one, never
+        by both. Raises ConfigError if it is for another number of queues, or
+        its table is longer than the tap was opened for; nothing is changed then.
+        """
+        config = self.rss if rss is None else rss
+        if config.queues != self.rss.queues:
+            raise ConfigError(
+                "queues", f"is {config.queues}, but {self.name} has {self.rss.queues}"
+            )
+        how = self.reporting if reporting is None else _reporting(reporting)
+        self._attachment.configure(config, how)
+        self.rss, self.reporting = config, how
+
+    def stats(self) -> Stats:
+        """Packets and bytes by queue and report type since the tap was opened."""
+        return self._attachment.stats()
+
+    def close(self) -> None:
+        """Detach the engine and close the queues; a tap that is not persistent goes away."""
+        self._resources.close()
+
+    def __iter__(self) -> Iterator[Queue]:
+        return iter(self.queues)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _config(queues: int | None, rss: RssConfig | None) -> RssConfig:
+    config = rss or RssConfig.default(4 if queues is None else queues)
+    if queues is not None and queues != config.queues:
+        raise ConfigError("queues", f"is {queues}, but the RSS configuration is for {config.queues}")
+    if config.queues > QUEUES_MAX:
+        raise ConfigError("queues", f"is {config.queues}, a tap has at most {QUEUES_MAX}")
+    return config
+
+
+def _reporting(value: Reporting | str) -> Reporting:
+    try:
+        return Reporting(value)
+    except ValueError:
+        raise ConfigError(
+            "reporting", f"must be one of {', '.join(Reporting)}, not {value!r}"
+        ) from None

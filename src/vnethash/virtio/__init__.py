@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+"""What the virtio specification says of a network device. No I/O in here."""
+
+from vnethash.virtio.features import REQUIRES, Feature, feature_bits, feature_set, unmet
+from vnethash.virtio.hash_types import HashType, ReportType, format_hash_types, parse_hash_types
+from vnethash.virtio.header import GSO_ECN, HASH_SIZE, V1_SIZE, Buffer, GsoType, Header, HeaderFlag
+
+__all__ = [
+    "GSO_ECN",
+    "HASH_SIZE",
+    "REQUIRES",
+    "V1_SIZE",
+    "Buffer",
+    "Feature",
+    "GsoType",
+    "HashType",
+    "Header",
+    "HeaderFlag",
+    "ReportType",
+    "feature_bits",
+    "feature_set",
+    "format_hash_types",
+    "parse_hash_types",
+    "unmet",
+]
