@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-"""Compiles native/ into src/vnethash/_built/.
+"""Compiles native/ and bench/ into src/vnethash/_built/.
 
 Hatchling runs this file as its build hook, for wheels and editable installs.
 `python hatch_build.py` does the same in place after an edit; what is up to
@@ -42,6 +42,8 @@ BUILT = Path("src/vnethash/_built")
 ZIGLANG = "ziglang==0.17.1"
 CFFI = "cffi>=1.16"
 
+BENCH_SOURCES = ["bench/scalar.c", "bench/traffic.c"]
+
 WARNINGS = ["-Wall", "-Wextra", "-Werror"]
 CORE_FLAGS = [
     *["-std=gnu11", "-O3", "-g", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden"],
@@ -72,16 +74,17 @@ def build(root: Path = ROOT) -> list[Path]:
 
     Raises BuildError when a compiler is missing or fails.
     """
+    core, bpf = ["native/core.c", "native/*.h"], ["native/stages.bpf.c", "native/*.h"]
+    bench, bitwise = [*BENCH_SOURCES, "bench/bench.h"], ["bench/bitwise.bpf.c", "native/*.h"]
     steps: list[tuple[str, Sequence[str], Callable[[Path, Path], object], str]] = [
-        ("core.so", ["core.c", "*.h"], partial(compile_shared, "native/core.c"), _core_key()),
-        (
-            "stages.bpf.o",
-            ["stages.bpf.c", "*.h"],
-            partial(compile_bpf, "native/stages.bpf.c"),
-            _bpf_key(),
-        ),
-        ("core_abi.py", ["vnethash.h", "core.h"], generate_core_abi, ""),
-        ("libbpf_abi.py", ["libbpf.h"], generate_libbpf_abi, ""),
+        ("core.so", core, partial(compile_shared, core[:1]), _core_key()),
+        ("stages.bpf.o", bpf, partial(compile_bpf, bpf[0]), _bpf_key()),
+        ("core_abi.py", ["native/vnethash.h", "native/core.h"], generate_core_abi, ""),
+        ("libbpf_abi.py", ["native/libbpf.h"], generate_libbpf_abi, ""),
+        # What `vnethash bench` measures against.
+        ("bench.so", bench, partial(compile_shared, BENCH_SOURCES), _core_key()),
+        ("bitwise.bpf.o", bitwise, partial(compile_bpf, bitwise[0]), _bpf_key()),
+        ("bench_abi.py", ["bench/bench.h"], generate_bench_abi, ""),
     ]
     built = root / BUILT
     stamps_file = built / ".stamps.json"
@@ -92,7 +95,7 @@ def build(root: Path = ROOT) -> list[Path]:
     rebuilt = []
     failures = []
     for name, patterns, make, key in steps:
-        stamp = _stamp(root / "native", patterns, key)
+        stamp = _stamp(root, patterns, key)
         if stamps.get(name) == stamp and (built / name).exists():
             continue
         # A process may have the old file mapped: never write into it.
@@ -112,12 +115,12 @@ def build(root: Path = ROOT) -> list[Path]:
     return rebuilt
 
 
-def compile_shared(source: str, root: Path, output: Path) -> None:
-    """Compile `source`, a path below `root`, to a shared library, with the C compiler."""
+def compile_shared(sources: Sequence[str], root: Path, output: Path) -> None:
+    """Compile `sources`, paths below `root`, to a shared library, with the C compiler."""
     compiler = _find(os.environ.get("CC") or "cc", "set CC, or apt install gcc libc6-dev")
     extra = shlex.split(os.environ.get("CFLAGS", ""))
     prefix = f"-ffile-prefix-map={root}=."
-    _run([*compiler, *CORE_FLAGS, prefix, *extra, source, "-o", str(output)], root)
+    _run([*compiler, *CORE_FLAGS, prefix, *extra, *sources, "-o", str(output)], root)
 
 
 def compile_bpf(source: str, root: Path, output: Path) -> None:
@@ -147,6 +150,11 @@ def generate_core_abi(root: Path, output: Path) -> None:
 def generate_libbpf_abi(root: Path, output: Path) -> None:
     """Write the cffi module (out of line, ABI mode) of the parts of libbpf in use."""
     _generate("libbpf_abi", [root / "native/libbpf.h"], output)
+
+
+def generate_bench_abi(root: Path, output: Path) -> None:
+    """Write the cffi module (out of line, ABI mode) of what the benchmarks run in C."""
+    _generate("bench_abi", [root / "bench/bench.h"], output)
 
 
 def declarations(header: str) -> str:
@@ -195,10 +203,10 @@ def _bpf_key() -> str:
     return " ".join([compiler, *BPF_FLAGS])
 
 
-def _stamp(native: Path, patterns: Sequence[str], key: str) -> str:
+def _stamp(root: Path, patterns: Sequence[str], key: str) -> str:
     """A digest of all that decides what comes out: this file, the command, the sources."""
     digest = hashlib.sha256()
-    inputs = sorted({path for pattern in patterns for path in native.glob(pattern)})
+    inputs = sorted({path for pattern in patterns for path in root.glob(pattern)})
     for part in [Path(__file__).read_bytes(), key.encode(), *(p.read_bytes() for p in inputs)]:
         digest.update(len(part).to_bytes(8, "little") + part)
     return digest.hexdigest()
@@ -263,7 +271,7 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     try:
         rebuilt = build()
-    except BuildError as error:
+    except (BuildError, OSError) as error:
         print(f"vnethash: build: {error}", file=sys.stderr)
         return 1
     for path in rebuilt:

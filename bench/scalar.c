@@ -5,12 +5,10 @@
  * no hash can beat by much. Tuples are rows of 12 or 36 bytes (IPv4, IPv6;
  * addresses and ports in network order) without gaps. Both return 0, or -1
  * for another length.
- *
- * cc -O3 -shared -fPIC -o scalar.so scalar.c
  */
-#include <stddef.h>
-#include <stdint.h>
 #include <string.h>
+
+#include "bench.h"
 
 #define KEY_WORDS 10
 

@@ -17,11 +17,13 @@
 #include "bpf.h"
 #define vnet_inline static __always_inline
 #define VNET_KEEP_LOOP _Pragma("clang loop unroll(disable)")
+#define vnet_forget() barrier()
 #else
 #include <stddef.h>
 #include <string.h>
 #define vnet_inline static inline __attribute__((always_inline))
 #define VNET_KEEP_LOOP
+#define vnet_forget()
 #endif
 
 enum vnet_bound {
@@ -41,13 +43,10 @@ enum vnet_l4 {
 struct vnet_headers {
 	__u8 version;       /* 4, 6, or 0: not IP */
 	__u8 l4;            /* enum vnet_l4: whose ports are in `ports` */
-	__u8 has_extension; /* IPv6 extension headers follow */
-	__u8 has_home;      /* `home` holds a home address option */
-	__u8 has_route;     /* `route` holds a type 2 routing header's address */
+	__u8 has_extension; /* IPv6 extension headers follow: `final` is set */
 	__u32 address[8];   /* source and destination, 2 words or 8 */
+	__u32 final[8];     /* the same for a mobile node: home address, type 2 route */
 	__u32 ports;
-	__u32 home[4];
-	__u32 route[4];
 };
 
 /* Where the bytes come from. */
@@ -182,8 +181,8 @@ vnet_inline void vnet_dissect_ipv4(const struct vnet_frame *frame, struct vnet_h
 }
 
 /* The home address option, RFC 6275 section 6.3, of a destination options header. */
-vnet_inline void vnet_find_home(const struct vnet_frame *frame, struct vnet_headers *headers,
-				__u32 offset, __u32 end)
+vnet_inline int vnet_find_home(const struct vnet_frame *frame, struct vnet_headers *headers,
+			       __u32 offset, __u32 end)
 {
 	const __u8 *at;
 
@@ -191,24 +190,24 @@ vnet_inline void vnet_find_home(const struct vnet_frame *frame, struct vnet_head
 	for (int i = 0; i < VNET_OPTIONS_MAX && offset < end; i++) {
 		at = vnet_copy_at(frame, offset, 1);
 		if (!at)
-			return;
+			return 0;
 		if (at[0] == 0) { /* Pad1 has no length */
 			offset++;
 			continue;
 		}
 		at = vnet_copy_at(frame, offset, 2);
 		if (!at || offset + 2 + at[1] > end)
-			return;
+			return 0;
 		if (at[0] == 201 && at[1] == 16) {
 			at = vnet_copy_at(frame, offset + 2, 16);
 			if (!at)
-				return;
-			vnet_copy_address(headers->home, at);
-			headers->has_home = 1;
-			return;
+				return 0;
+			vnet_copy_address(headers->final, at);
+			return 1;
 		}
 		offset += 2 + at[1];
 	}
+	return 0;
 }
 
 enum vnet_next_header {
@@ -234,6 +233,7 @@ vnet_inline int vnet_is_extension(__u8 next)
 vnet_inline void vnet_walk_extensions(const struct vnet_frame *frame, struct vnet_headers *headers,
 				      __u8 next, __u32 offset, __u32 end)
 {
+	int has_home = 0, has_route = 0;
 	const __u8 *at;
 	__u32 length;
 	__u8 this;
@@ -256,15 +256,15 @@ vnet_inline void vnet_walk_extensions(const struct vnet_frame *frame, struct vne
 		length = this == VNET_AUTHENTICATION ? (at[1] + 2) * 4 : (at[1] + 1) * 8;
 		if (offset + length > end)
 			return;
-		if (this == VNET_ROUTING && at[2] == 2 && length == 24 && !headers->has_route) {
+		if (this == VNET_ROUTING && at[2] == 2 && length == 24 && !has_route) {
 			at = vnet_copy_at(frame, offset + 8, 16);
 			if (!at)
 				return;
-			vnet_copy_address(headers->route, at);
-			headers->has_route = 1;
+			vnet_copy_address(headers->final + 4, at);
+			has_route = 1;
 		}
-		if (this == VNET_DESTINATION_OPTIONS && !headers->has_home)
-			vnet_find_home(frame, headers, offset + 2, offset + length);
+		if (this == VNET_DESTINATION_OPTIONS && !has_home)
+			has_home = vnet_find_home(frame, headers, offset + 2, offset + length);
 		offset += length;
 	}
 	headers->l4 = vnet_l4_at(next, offset, end);
@@ -291,10 +291,14 @@ vnet_inline void vnet_dissect_ipv6(const struct vnet_frame *frame, struct vnet_h
 	vnet_copy_address(headers->address + 4, ip + 24);
 	end = vnet_packet_end(frame, offset + 40, vnet_be16(ip + 4));
 	headers->has_extension = vnet_is_extension(ip[6]);
-	if (headers->has_extension)
-		vnet_walk_extensions(frame, headers, ip[6], offset + 40, end);
-	else
+	if (!headers->has_extension) {
 		vnet_dissect_l4(frame, headers, ip[6], offset + 40, end);
+		return;
+	}
+	vnet_forget(); /* linked copies would double the verifier's work */
+	vnet_copy_address(headers->final, ip + 8);
+	vnet_copy_address(headers->final + 4, ip + 24);
+	vnet_walk_extensions(frame, headers, ip[6], offset + 40, end);
 }
 
 /* `is_l3`: a device without Ethernet headers (IFF_TUN). */
@@ -308,8 +312,6 @@ vnet_inline void vnet_dissect(const struct vnet_frame *frame, struct vnet_header
 	headers->version = 0;
 	headers->l4 = VNET_L4_NONE;
 	headers->has_extension = 0;
-	headers->has_home = 0;
-	headers->has_route = 0;
 	if (is_l3) {
 		at = vnet_at(frame, 0, 1);
 		if (!at)

@@ -113,6 +113,8 @@ struct bpf_program *bpf_object__next_program(const struct bpf_object *object,
 					     struct bpf_program *after);
 const char *bpf_program__name(const struct bpf_program *program);
 int bpf_program__fd(const struct bpf_program *program);
+uint32_t bpf_program__flags(const struct bpf_program *program);
+int bpf_program__set_flags(struct bpf_program *program, uint32_t flags);
 int bpf_program__set_autoload(struct bpf_program *program, bool autoload);
 int bpf_program__set_type(struct bpf_program *program, enum vnb_prog_type type);
 struct bpf_map *bpf_object__find_map_by_name(const struct bpf_object *object, const char *name);

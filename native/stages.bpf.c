@@ -12,6 +12,10 @@
 #include "bpf.h"
 #include "toeplitz.h"
 
+enum {
+	GO_ON = -1, /* TCX_NEXT, and TC_ACT_UNSPEC for clsact: to the next program */
+};
+
 const volatile struct vnet_device device = { .table_words = VNET_TABLE_MAX / 4 };
 struct vnet_state state;
 
@@ -50,15 +54,16 @@ static __always_inline __u32 table_lookup(__u32 generation, __u32 index)
 
 /*
  * Hash, report type, queue and reporting of one and the same configuration.
- * User space rewrites the slot that is not in force, so a packet would have
- * to see two changes to read a slot under way; it then starts again.
+ * User space rewrites the slot that is not in force, so it takes two changes
+ * during one packet to be caught reading; then once more. Caught four times
+ * over, the packet goes unclassified.
  */
 static __always_inline struct verdict decide(const struct vnet_headers *headers)
 {
 	struct verdict verdict = {};
 
 	VNET_KEEP_LOOP
-	for (int i = 0; i < 3; i++) {
+	for (int i = 0; i < 2; i++) {
 		/* Or the compiler takes the headers apart before the loop and spills. */
 		opaque(headers);
 		__u32 generation = READ_ONCE(state.generation);
@@ -209,7 +214,7 @@ int hash_stage(struct __sk_buff *skb)
 		if (counter && reason >= 0 && reason < VNET_UNMARKED_REASONS)
 			counter->unmarked[reason]++;
 	}
-	return TCX_NEXT; /* for clsact the same number: go on to the next filter */
+	return GO_ON;
 }
 
 SEC("socket")

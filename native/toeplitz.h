@@ -71,14 +71,12 @@ vnet_inline __u32 vnet_hash(const struct vnet_config *config, const struct vnet_
 			hash ^= vnet_hash_word(config, 2, headers->ports);
 		return hash;
 	}
-	if (report >= VNET_REPORT_IPV6_EX && headers->has_home)
-		hash = vnet_hash_address(config, 0, headers->home);
+	if (report >= VNET_REPORT_IPV6_EX)
+		hash = vnet_hash_address(config, 0, headers->final) ^
+		       vnet_hash_address(config, 4, headers->final + 4);
 	else
-		hash = vnet_hash_address(config, 0, headers->address);
-	if (report >= VNET_REPORT_IPV6_EX && headers->has_route)
-		hash ^= vnet_hash_address(config, 4, headers->route);
-	else
-		hash ^= vnet_hash_address(config, 4, headers->address + 4);
+		hash = vnet_hash_address(config, 0, headers->address) ^
+		       vnet_hash_address(config, 4, headers->address + 4);
 	if (report != VNET_REPORT_IPV6 && report != VNET_REPORT_IPV6_EX)
 		hash ^= vnet_hash_word(config, 8, headers->ports);
 	return hash;

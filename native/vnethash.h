@@ -18,7 +18,7 @@ enum vnet_limit {
 	VNET_INPUT_LEN = 36,     /* two IPv6 addresses and two ports */
 	VNET_INPUT_WORDS = 9,
 	VNET_TABLE_MAX = 32768,  /* a le16 mask; entries are a power of two */
-	VNET_QUEUES_MAX = 256,   /* MAX_TAP_QUEUES, drivers/net/tun.c */
+	VNET_QUEUES_MAX = 256,  /* MAX_TAP_QUEUES, drivers/net/tun.c */
 	VNET_RECORD_LEN = 8,
 	VNET_HDR_LEN = 12,       /* struct virtio_net_hdr_v1 */
 	VNET_HDR_HASH_LEN = 20,  /* struct virtio_net_hdr_v1_hash */

@@ -6,7 +6,10 @@ https://learn.microsoft.com/en-us/windows-hardware/drivers/network/verifying-the
 The page puts the destination first; here it is the source.
 """
 
+from ipaddress import ip_address
 from typing import NamedTuple
+
+from tests import frames
 
 KEY = bytes(
     (
@@ -54,3 +57,16 @@ IPV6 = (
 )
 
 VECTORS = IPV4 + IPV6
+
+
+def frame(vector: Vector, l4: int | None) -> bytes:
+    """The vector as a frame with that transport protocol, or with none that is hashed."""
+    source, destination = (ip_address(a).packed for a in (vector.source, vector.destination))
+    ports = (vector.source_port, vector.destination_port)
+    payload = {frames.TCP: frames.tcp, frames.UDP: frames.udp}[l4](*ports) if l4 else b"\1" * 8
+    number = l4 or 1
+    if len(source) == 4:
+        packet = frames.ipv4(payload, number, source=source, destination=destination)
+        return frames.ethernet(0x0800, packet)
+    packet = frames.ipv6(payload, number, source=source, destination=destination)
+    return frames.ethernet(0x86DD, packet)

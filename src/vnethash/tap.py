@@ -17,7 +17,7 @@ from vnethash.engines.base import Attachment, Reader, Setup
 from vnethash.engines.select import choose, engine_named
 from vnethash.engines.stages import DEFAULT_MAX_INDIRECTION
 from vnethash.errors import ConfigError, DeviceError
-from vnethash.kernel.link_state import set_up
+from vnethash.kernel.link import set_up
 from vnethash.kernel.tun import QUEUES_MAX, Offload, TunDevice
 from vnethash.native import core
 from vnethash.packet import PACKET_DTYPE, Batch, Packet

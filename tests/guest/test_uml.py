@@ -5,6 +5,7 @@ import contextlib
 import os
 import re
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,10 @@ from tests.guest import uml
 pytestmark = pytest.mark.guest
 
 # The kernel tests that must at least run there, so that none go missing unseen.
-AT_LEAST = 10
+AT_LEAST = 40
+
+# What Linux 6.1 does not have: the one reason for which a test may be skipped.
+ABSENT = "tcx not supported"
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +37,10 @@ def _leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     yield
     assert list(home.iterdir()) == []
     assert list(temporary.iterdir()) == []
-    assert _running_with(str(temporary)) == []
+    deadline = time.monotonic() + 5  # SIGKILL is sent, all but the first process die on their own
+    while (running := _running_with(str(temporary))) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert running == []
 
 
 def _running_with(argument: str) -> list[str]:
@@ -100,11 +107,10 @@ def test_kernel_tests_pass_there() -> None:
         env={"VNETHASH_REQUIRE_KERNEL": "1"},
     )
     assert result.exit_status == 0, result.output[-8000:]
-    counts = {
-        outcome: int(number)
-        for number, outcome in re.findall(r"(\d+) ([a-z]+)", result.output.splitlines()[-1])
-    }
-    passed = counts.pop("passed")
-    counts.pop("deselected", None)
-    assert counts == {}, result.output[-8000:]  # nothing skipped either
-    assert passed >= AT_LEAST
+    *report, closing = result.output.splitlines()
+    counts = {outcome: int(number) for number, outcome in re.findall(r"(\d+) ([a-z]+)", closing)}
+    skips = [line for line in report if line.startswith("SKIPPED")]
+    assert [line for line in skips if ABSENT not in line] == []
+    assert counts.keys() <= {"passed", "deselected", "skipped"}, closing
+    assert bool(skips) == ("skipped" in counts), closing
+    assert counts["passed"] >= AT_LEAST

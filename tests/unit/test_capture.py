@@ -189,10 +189,12 @@ def test_every_truncation(file: tuple[bytes, list[int]], heads: list[int]) -> No
     data, ends = file
     whole = read(data)
     for cut in range(len(data) + 1):
+        frames: list[Frame] = []
+        error: CaptureError | None = None
         try:
             capture = open_capture(io.BytesIO(data[:cut]))
         except CaptureError as e:
-            frames, error = [], e
+            error = e
         else:
             frames, error = drain(capture)
         assert frames == whole[: bisect_right(ends, cut)]

@@ -76,9 +76,7 @@ def test_no_two_features_share_a_bit() -> None:
         ),
     ],
 )
-def test_unmet(
-    features: tuple[Feature, ...], missing: dict[Feature, list[set[Feature]]]
-) -> None:
+def test_unmet(features: tuple[Feature, ...], missing: dict[Feature, list[set[Feature]]]) -> None:
     assert {name: [set(group) for group in groups] for name, groups in unmet(features).items()} == (
         missing
     )

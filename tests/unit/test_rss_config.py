@@ -80,7 +80,9 @@ def test_weighted() -> None:
 
 def test_any_sequence_becomes_a_tuple() -> None:
     config = RssConfig(
-        2, indirection_table=[0, 1], key=bytearray(40)  # type: ignore[arg-type]  # on purpose
+        2,
+        indirection_table=[0, 1],  # type: ignore[arg-type]  # on purpose
+        key=bytearray(40),  # type: ignore[arg-type]  # on purpose
     )
     assert config.indirection_table == (0, 1)
     assert config.key == bytes(40)

@@ -3,6 +3,7 @@
 
 import math
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -25,20 +26,34 @@ def test_even(queues: int, entries: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("weights", "entries", "table"),
+    ("weights", "entries", "counts"),
     [
-        ((1, 1), 8, (0, 1, 0, 1, 0, 1, 0, 1)),
-        ((3, 1), 4, (0, 1, 0, 0)),
-        ((2, 1, 1), 8, (0, 1, 0, 2, 0, 1, 0, 2)),
-        ((1,), 4, (0, 0, 0, 0)),
-        ((0, 5), 2, (1, 1)),
+        ((1, 1), 8, {0: 4, 1: 4}),
+        ((3, 1), 4, {0: 3, 1: 1}),
+        ((2, 1, 1), 8, {0: 4, 1: 2, 2: 2}),
+        ((1,), 4, {0: 4}),
+        ((0, 5), 2, {1: 2}),
+        ((0.1, 0.2, 0.1), 128, {0: 32, 1: 64, 2: 32}),
     ],
 )
-def test_weighted(weights: tuple[float, ...], entries: int, table: tuple[int, ...]) -> None:
-    got = weighted_table(weights, entries)
-    assert sorted(got) == sorted(table)
-    if (weights, entries) != ((3, 1), 4):  # where two have to be alike, which two is free
-        assert got == table
+def test_weighted(weights: tuple[float, ...], entries: int, counts: dict[int, int]) -> None:
+    assert Counter(weighted_table(weights, entries)) == counts
+
+
+def test_equal_weights_take_turns() -> None:
+    assert weighted_table((1, 1, 1, 1)) == even_table(4)
+
+
+@pytest.mark.parametrize("weights", [(1, 1, 1, 1, 4), (1, 1, 4, 1, 1)])
+def test_a_queue_with_half_of_the_entries_gets_every_second(weights: tuple[float, ...]) -> None:
+    table = weighted_table(weights, 8)
+    assert not any(a == b for a, b in pairwise(table))
+
+
+def test_each_queue_is_spread_over_the_table() -> None:
+    table = weighted_table((6, 1, 1), 128)
+    for quarter in range(4):
+        assert Counter(table[32 * quarter : 32 * quarter + 32]) == {0: 24, 1: 4, 2: 4}
 
 
 def test_largest_remainder() -> None:
@@ -60,7 +75,7 @@ def test_shares_are_within_one_entry(weights: list[float], entries: int) -> None
 @given(WEIGHTS, st.sampled_from([2, 16, 128]))
 def test_neighbours_differ_wherever_they_can(weights: list[float], entries: int) -> None:
     table = weighted_table(weights, entries)
-    alike = sum(a == b for a, b in zip(table, table[1:], strict=False))
+    alike = sum(a == b for a, b in pairwise(table))
     most = max(Counter(table).values())
     assert alike == max(0, most - (entries - most) - 1)
 
@@ -83,7 +98,9 @@ def test_bad_weights(weights: tuple[float, ...], rule: str) -> None:
 
 @pytest.mark.parametrize("entries", [-1, 0, 3, 127, 65536])
 def test_bad_number_of_entries(entries: int) -> None:
-    with pytest.raises(ConfigError, match=f"entries: .*power of two from 1 to 32768, not {entries}"):
+    with pytest.raises(
+        ConfigError, match=f"entries: .*power of two from 1 to 32768, not {entries}"
+    ):
         weighted_table((1, 2), entries)
 
 

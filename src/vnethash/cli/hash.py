@@ -44,7 +44,7 @@ class Endpoint(NamedTuple):
 _ENDPOINT = re.compile(
     r"""
     \[(?P<bracketed>[^\]]*)\] (?: : (?P<bracketed_port>.*) )?  # [v6], [v6]:port
-    | (?P<v4>[^:]*)           (?: : (?P<v4_port>.*) )?         # v4, v4:port
+    | (?P<v4>[^:\[]*)         (?: : (?P<v4_port>.*) )?         # v4, v4:port
     """,
     re.VERBOSE | re.DOTALL,
 )

@@ -14,6 +14,8 @@ import typer
 
 from vnethash.cli.hash import hash_command
 from vnethash.cli.output import print_error, print_failure
+from vnethash.cli.probe import probe_command
+from vnethash.cli.replay import replay_command
 from vnethash.errors import ConfigError, VnethashError
 
 EXIT_FAILURE = 1
@@ -47,6 +49,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=_examples(
         "vnethash hash 66.9.149.187:2794 161.142.100.80:1766 --proto tcp --explain",
+        "vnethash probe",
     ),
 )
 
@@ -74,14 +77,21 @@ _register(
     "vnethash hash [2001:db8::1]:53 [2001:db8::2]:4096 --proto udp --queues 8 --json",
     "vnethash hash 192.0.2.1 192.0.2.2 --proto none --indirection 0,1,2,3",
 )
+_register("probe", probe_command, "vnethash probe", "vnethash probe --json")
+_register(
+    "replay",
+    replay_command,
+    "vnethash replay capture.pcap",
+    "vnethash replay capture.pcapng --queues 8 --types tcpv4,ipv4 --json",
+    "vnethash replay capture.pcap --engine software --reporting off",
+    "tcpdump -w - -c 100 | vnethash replay - --engine native",
+)
 
 
-def _run(args: list[str]) -> int:
-    as_json = "--json" in args
+def _run(args: list[str], as_json: bool) -> int:
     try:
         # Not standalone: Typer would print errors its own way.
         code = app(args, prog_name="vnethash", standalone_mode=False)
-        sys.stdout.flush()
     except ConfigError as e:
         print_failure(e, as_json=as_json)
         return EXIT_USAGE
@@ -96,10 +106,12 @@ def _run(args: list[str]) -> int:
         hint = f"see `{command} --help`"
         print_error(message, kind="UsageError", hint=hint, as_json=as_json)
         return EXIT_USAGE
-    except BrokenPipeError:
-        raise
     except (KeyboardInterrupt, typer.Abort):
         return EXIT_INTERRUPTED
+    except OSError as e:
+        # The wrappers name what they do; this is output to a full disk and the like.
+        print_error(_os_reason(e), kind="OSError", hint=None, as_json=as_json)
+        return EXIT_FAILURE
     except Exception as e:
         if os.environ.get("VNETHASH_TRACEBACK"):
             raise
@@ -114,19 +126,40 @@ def _run(args: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
+def _os_reason(error: OSError) -> str:
+    reason = (error.strerror or str(error)).lower()
+    return f"{error.filename}: {reason}" if error.filename else reason
+
+
+def _flush() -> OSError | None:
+    """What kept the output from going out, if anything did.
+
+    Nothing is then left for the interpreter to try when it ends.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError as e:
+        nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        return e
+    return None
+
+
 def run(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: of the process); returns the exit code.
 
     0 done, 1 it failed, 2 wrong use or a bad value, 130 interrupted.
     """
     args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
-    try:
-        return _run(args)
-    except BrokenPipeError:
-        # Whoever read our output has seen enough. Give the interpreter
-        # somewhere to flush what is left.
-        os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), sys.stdout.fileno())
-        return EXIT_FAILURE
+    as_json = "--json" in args
+    code = _run(args, as_json)
+    error = _flush()
+    if error is None or code:
+        return code
+    if not isinstance(error, BrokenPipeError):  # whose reader has seen enough
+        print_error(_os_reason(error), kind="OSError", hint=None, as_json=as_json)
+    return EXIT_FAILURE
 
 
 if __name__ == "__main__":

@@ -20,19 +20,20 @@ _PIPE_WIDTH = 120
 
 @cache
 def console() -> "Console":
-    """The rich console on stdout."""
+    """The rich console on stdout. Text is printed as it is: style with `Text` or ``style``."""
     from rich.console import Console
 
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
-    return Console(width=width, highlight=False)
+    # An address in brackets is no markup, and between colons is no emoji.
+    return Console(width=width, highlight=False, markup=False, emoji=False)
 
 
 @cache
 def error_console() -> "Console":
-    """The rich console on stderr."""
+    """The rich console on stderr, like `console`."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def _plain(value: object) -> object:

@@ -4,7 +4,8 @@
 from dataclasses import dataclass
 
 from vnethash.engines.base import Engine
-from vnethash.errors import ConfigError
+from vnethash.errors import ConfigError, VnethashError
+from vnethash.kernel import probe
 
 AUTO = "auto"
 NAMES = ("ebpf", "software")
@@ -34,7 +35,30 @@ def engine_named(name: str) -> Engine:
 
 
 def choose(requested: str = AUTO) -> Choice:
-    """The engine to take. Asked for by name it is taken without a question."""
+    """The engine to take: the best that works here, or the one asked for, unquestioned.
+
+    Raises ConfigError for an unknown name, and what the kernel said if not
+    even a tap can be made.
+    """
     if requested != AUTO:
         return Choice(engine_named(requested).name, "asked for")
-    return Choice("ebpf","tmp")
+    try:
+        point = _require_ebpf()
+    except VnethashError as error:
+        why_not = error.message
+    else:
+        return Choice("ebpf", f"steers and reports in the kernel, attached by {point}")
+    _require("tun device")
+    return Choice("software", "needs no BPF", (("ebpf", why_not),))
+
+
+def _require_ebpf() -> str | None:
+    for feature in ("libbpf", "tc program", "steering program"):
+        _require(feature)
+    return probe.best_attach_point().name
+
+
+def _require(feature: str) -> None:
+    result = probe.probe(feature)
+    if not result:
+        raise result.error or VnethashError(f"{feature}: {result.reason}")

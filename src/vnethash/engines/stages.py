@@ -18,7 +18,7 @@ DEFAULT_MAX_INDIRECTION = 2048
 """Entries an indirection table may have unless more are asked for: 8 KiB of maps."""
 
 # Elsewhere the hash stage pays for a barrier between its loads.
-_STRONGLY_ORDERED = {"x86_64", "i386", "i686", "s390x"}
+_STRONGLY_ORDERED = {"x86_64", "i686"}
 
 
 def _device(l3: bool, table_words: int) -> bytes:

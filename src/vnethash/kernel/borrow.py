@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vnethash.errors import DeviceError, NotPermitted, Unsupported
-from vnethash.kernel import tun_ioctl
+from vnethash.kernel import caps, tun_ioctl
+from vnethash.kernel.caps import Cap
 from vnethash.kernel.libc import libc
 from vnethash.kernel.netns import current_inode
 
@@ -52,10 +53,14 @@ def borrow_queue(name: str) -> int:
                         "borrowing a queue", "no pidfd_getfd", needs="Linux 5.6"
                     ) from error
                 continue
-            if _is_queue_of(fd, name, namespace):
-                return fd
+            try:
+                if _is_queue_of(fd, name, namespace):
+                    return fd
+            except BaseException:
+                os.close(fd)
+                raise
             os.close(fd)
-    if denied:
+    if denied and not caps.has(Cap.SYS_PTRACE):
         raise NotPermitted(
             f"find who holds the tap {name}",
             "CAP_SYS_PTRACE",
@@ -63,7 +68,8 @@ def borrow_queue(name: str) -> int:
         )
     raise DeviceError(
         f"no process here holds a queue of {name}",
-        hint="start what reads the tap first; in a container share its process namespace",
+        hint="start what reads the tap first; in a container share its process namespace"
+        + ("; some processes could not be looked into" if denied else ""),
     )
 
 

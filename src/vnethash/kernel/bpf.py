@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 """BPF objects and their programs, loaded by libbpf."""
 
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -30,6 +31,9 @@ __all__ = [
     "unpin",
 ]
 
+# BPF_PROG_LOAD flag, include/uapi/linux/bpf.h; no effect on most kernels
+_F_ANY_ALIGNMENT = 1 << 1
+_LOADS_UNALIGNED = {"x86_64", "i686", "aarch64", "s390x", "ppc64le"}
 _LOG_ROOM = 1 << 16
 _TEST_RUN_ROOM = 256  # a program may make the frame longer
 
@@ -70,7 +74,8 @@ class Program(BpfFd):
         self.type: int = info.type
         # The kernel keeps 15 bytes of the name.
         self.name: str = name or libbpf.load().ffi.string(info.name).decode()
-        self.map_count: int = info.nr_map_ids
+        self.jited = bool(info.jited_prog_len)
+        """Whether it runs as machine code."""
 
     def __repr__(self) -> str:
         return f"<Program {self.name} id {self.id}>"
@@ -101,10 +106,11 @@ class Program(BpfFd):
         raise libbpf.failure(action, fd, needs=_needs(kind), said=libbpf.messages())
 
     def test_run(self, data: bytes, *, repeat: int = 1, ctx: bytes | None = None) -> TestRun:
-        """Run the program on a frame of at least 14 bytes, without a device.
+        """Run the program on a frame, without a device.
 
         ``ctx`` is the struct __sk_buff to start from; TestRun.ctx is what it
-        became. Raises BpfError, as for frames above what this kernel can
+        became. Raises BpfError for frames the kernel does not run, which are
+        those without a byte behind the Ethernet header and those above what it can
         put in one buffer (a page less some headroom on older ones).
         """
         native = libbpf.load()
@@ -282,6 +288,7 @@ class BpfObject:
         """
         handle = self._open_handle(False)
         self._release_views()
+        self._allow_unaligned()
         libbpf.call(
             f"load BPF object {self.name}",
             "bpf_object__load",
@@ -289,6 +296,20 @@ class BpfObject:
             needs=(Cap.BPF, Cap.NET_ADMIN),
         )
         self._loaded = True
+
+    def _allow_unaligned(self) -> None:
+        """Have the verifier accept unaligned loads where the machine does them.
+
+        It does so by itself where the kernel was built to know that;
+        user-mode-linux, for one, is not.
+        """
+        if platform.machine() not in _LOADS_UNALIGNED:
+            return
+        lib = libbpf.load().lib
+        for name in self.programs():
+            found = self._find_program(name, loaded=False)
+            flags = lib.bpf_program__flags(found) | _F_ANY_ALIGNMENT
+            libbpf.call(f"set flags of program {name}", "bpf_program__set_flags", found, flags)
 
     def program(self, name: str) -> Program:
         """A loaded program; it is closed with the object."""

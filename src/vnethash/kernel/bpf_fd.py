@@ -14,7 +14,7 @@ from vnethash.kernel.fd import OwnedFd
 class BpfFd(OwnedFd):
     """A descriptor of a BPF map, program or link."""
 
-    kind: ClassVar[str]  # what /proc/self/fd calls it: bpf-map, bpf-prog or bpf_link
+    kind: ClassVar[str]  # what /proc/self/fd calls it: bpf-map, bpf-prog or bpf-link
 
     def pin(self, path: str | Path) -> None:
         """Give it a name in a BPF file system, where it outlives the process.
@@ -27,7 +27,7 @@ class BpfFd(OwnedFd):
         except BpfError as error:
             if Path(path).exists():
                 raise BpfError(f"{action}: already there") from error
-            error.hint = error.hint or "the folder must lie in a mounted bpffs (/sys/fs/bpf)"
+            error.hint = "the folder must be there and lie in a mounted bpffs (/sys/fs/bpf)"
             raise
 
     @classmethod
@@ -39,7 +39,8 @@ class BpfFd(OwnedFd):
         action = f"open pin {path}"
         fd = libbpf.call(action, "bpf_obj_get", os.fsencode(path))
         try:
-            found = os.readlink(f"/proc/self/fd/{fd}").removeprefix("anon_inode:").strip("[]")
+            target = os.readlink(f"/proc/self/fd/{fd}").removeprefix("anon_inode:").strip("[]")
+            found = target.replace("_", "-")  # older kernels say bpf_link
             if found != cls.kind:
                 raise BpfError(f"{action}: it is a {found}, not a {cls.kind}")
         except BaseException:

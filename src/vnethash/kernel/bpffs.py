@@ -42,3 +42,12 @@ def ensure_mounted(path: Path = MOUNT_POINT) -> bool:
         reason = f"there is no {path}" if code == errno.ENOENT else "the kernel does not know it"
         raise Unsupported("BPF file system", reason, needs="CONFIG_BPF_SYSCALL")
     raise BpfError(f"mount a BPF file system at {path}: {os.strerror(code).lower()}")
+
+
+def unmount(path: Path) -> None:
+    """Unmount what is mounted at ``path``; its pins go with the last mount of it."""
+    if libc().umount2(os.fsencode(path), 0) != 0:
+        code = ctypes.get_errno()
+        if code == errno.EPERM:
+            raise NotPermitted(f"unmount {path}", "CAP_SYS_ADMIN")
+        raise BpfError(f"unmount {path}: {os.strerror(code).lower()}")

@@ -19,6 +19,8 @@ from vnethash.kernel.caps import Cap, has
 SONAME = "libbpf.so.1"
 _LOG_BEGIN = "-- BEGIN PROG LOAD LOG --"
 _LOG_END = "-- END PROG LOAD LOG --"
+# kernel/bpf/verifier.c: in complaints that CAP_PERFMON would have spared
+_UNPRIVILEGED = "prohibited for !root"
 # libbpf asks the verifier for a log of up to 16 MiB; only what is written costs memory.
 _MESSAGE_MAX = 17 << 20
 _WARN = 0
@@ -61,7 +63,7 @@ def load() -> Libbpf:
         ) from error
     try:
         version: tuple[int, int] = (lib.libbpf_major_version(), lib.libbpf_minor_version())
-    except AttributeError:
+    except (AttributeError, ffi.error):
         version = (0, 0)  # they came with 0.6
     if version[0] != 1:
         found = f"libbpf {version[0]}.{version[1]}" if version[0] else "older, or no libbpf"
@@ -125,9 +127,18 @@ def failure(
     return BpfError(f"{action}: {detail[:1].lower()}{detail[1:]}", hint=_hint(code))
 
 
-def verifier_error(action: str, code: int, log: str) -> VerifierError:
-    """The error for a program the verifier rejected, its complaint up front."""
-    return VerifierError(f"{action}: {last_useful_line(log)}", log, hint=_verifier_hint(code))
+def verifier_error(action: str, code: int, log: str) -> VnethashError:
+    """The error for a program the verifier rejected, its complaint up front.
+
+    NotPermitted where it allows the same program to a more privileged process.
+    """
+    complaint = last_useful_line(log)
+    if _UNPRIVILEGED in complaint and not has(Cap.PERFMON):
+        return NotPermitted(action, Cap.PERFMON.title)
+    hint = "the full log is in the error's log"
+    if code == errno.EPERM and not has(Cap.PERFMON):
+        hint = f"with CAP_PERFMON the verifier allows more; {hint}"
+    return VerifierError(f"{action}: {complaint}", log, hint=hint)
 
 
 def call(action: str, name: str, *arguments: Any, needs: Iterable[Cap] = (Cap.BPF,)) -> int:
@@ -151,12 +162,6 @@ def last_useful_line(log: str) -> str:
     lines = [line.strip() for line in log.splitlines()]
     useful = [line for line in lines if line and not line.startswith(noise)]
     return useful[-1] if useful else "the verifier gave no reason"
-
-
-def _verifier_hint(code: int) -> str:
-    if not has(Cap.PERFMON) and code in (errno.EPERM, errno.EACCES):
-        return "the verifier allows more with CAP_PERFMON; the full log is in the error's log"
-    return "the full log is in the error's log"
 
 
 def _hint(code: int) -> str | None:

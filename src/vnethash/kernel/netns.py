@@ -3,6 +3,8 @@
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -89,6 +91,17 @@ class Namespace(OwnedFd):
             _set_namespace(before)
         finally:
             os.close(before)
+
+
+@contextmanager
+def fresh() -> Iterator[Namespace]:
+    """Run the block in a new namespace that ends with it. NotPermitted without CAP_SYS_ADMIN."""
+    namespace = Namespace.create()
+    try:
+        with namespace:
+            yield namespace
+    finally:
+        namespace.close()
 
 
 def current_inode() -> int:

@@ -37,7 +37,7 @@ class LinkInfo:
 class Link(BpfFd):
     """A BPF program on a tcx hook, there until the last descriptor or pin goes."""
 
-    kind = "bpf_link"
+    kind = "bpf-link"
 
     def __init__(self, fd: int, *, borrowed: bool = False) -> None:
         super().__init__(fd, borrowed=borrowed)

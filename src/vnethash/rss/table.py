@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 """Indirection tables: which queue each value of the masked hash goes to."""
 
+import heapq
 import math
 from collections.abc import Sequence
 
@@ -68,30 +69,44 @@ def _apportion(shares: Sequence[int], entries: int) -> list[int]:
 
 
 def _interleave(counts: Sequence[int]) -> tuple[int, ...]:
-    """An order of ``counts[q]`` entries for each queue ``q`` that spreads each of them evenly.
-
-    At every place the queue furthest behind its share comes next, never the
-    one before it again, unless some queue needs every second place left.
-    """
-    left = {queue: count for queue, count in enumerate(counts) if count}
+    """An order of ``counts[q]`` entries for each queue ``q`` that spreads each of them evenly."""
     entries = sum(counts)
+    fullest = max(range(len(counts)), key=lambda queue: counts[queue])
+    if 2 * counts[fullest] <= entries:
+        return _take_turns(counts)
+    # It has to follow itself somewhere: the others go in between, equally
+    # spaced, which is more than two places apart.
+    others = _take_turns([0 if queue == fullest else n for queue, n in enumerate(counts)])
+    table = [fullest] * entries
+    for place, queue in enumerate(others):
+        table[(2 * place + 1) * entries // (2 * len(others))] = queue
+    return tuple(table)
+
+
+def _take_turns(counts: Sequence[int]) -> tuple[int, ...]:
+    """The queue whose next entry is due earliest comes next, but never one twice in a row.
+
+    A queue that needs every second place left goes first, so that this
+    works out unless one has more than half of the entries.
+    """
+    left = list(counts)
+    due = [(0.5 / count, queue) for queue, count in enumerate(counts) if count]
+    heapq.heapify(due)
     table: list[int] = []
-    while left:
-        places = entries - len(table)
-        fullest = max(left, key=lambda queue: left[queue])
-        if left[fullest] > places // 2 and fullest not in table[-1:]:
-            queue = fullest
+    for places in range(sum(counts), 0, -1):
+        most = max(left)
+        queue = left.index(most)
+        if most > places // 2 and queue not in table[-1:]:
+            due.remove(next(entry for entry in due if entry[1] == queue))
+            heapq.heapify(due)
         else:
-            others = [queue for queue in left if queue not in table[-1:]] or list(left)
-            # Behind by: share due after this place, less what it has had.
-            queue = max(
-                others,
-                key=lambda queue: (
-                    counts[queue] * (len(table) + 1) - (counts[queue] - left[queue]) * entries
-                ),
-            )
+            entry = heapq.heappop(due)
+            if entry[1] in table[-1:] and due:
+                entry = heapq.heapreplace(due, entry)
+            queue = entry[1]
         table.append(queue)
         left[queue] -= 1
-        if not left[queue]:
-            del left[queue]
+        if left[queue]:
+            had = counts[queue] - left[queue]
+            heapq.heappush(due, ((had + 0.5) / counts[queue], queue))
     return tuple(table)

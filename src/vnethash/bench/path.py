@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+"""CPU per packet through a tap, against a plain multi-queue tap.
+
+One thread, kept on one CPU, sends a burst and then reads it, so that all of
+a packet's work is done by it: the sender's system call carries the frame
+through bridge, stages and queue selection into the ring of a queue (on a veth
+pair in the softirq that runs before the call returns), and the same native
+loop reads it. No one waits, nothing is lost, no reader falls behind; the time
+that passes is the CPU time spent, however the kernel accounts for softirqs.
+Bursts in which the thread was switched out are left out.
+
+Each variant has a namespace of its own with the same links in it, and they
+take turns.
+"""
+
+import os
+import resource
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vnethash.bench import frames
+from vnethash.bench.bitwise import BitwiseSteering
+from vnethash.bench.library import bench_library
+from vnethash.bench.measure import Advance, Effort, Row, Summary, Target, interleave, pinned, ratios
+from vnethash.engines.base import Reader, Setup
+from vnethash.engines.readers import History, QueueReader
+from vnethash.engines.select import engine_named
+from vnethash.errors import DeviceError
+from vnethash.kernel import link, netns
+from vnethash.kernel.links import Links
+from vnethash.kernel.tun import Offload, TunDevice
+from vnethash.native import core
+from vnethash.packet import PACKET_DTYPE
+from vnethash.reporting import Reporting
+from vnethash.rss.config import RssConfig
+from vnethash.virtio.header import Header
+
+NAME = "path"
+BASE = "plain tap"
+_OFF, _RECORD, _REHASH, _SOFTWARE = "ebpf off", "ebpf record", "ebpf rehash", "software"
+VARIANTS = (BASE, "bit by bit, no hash", _OFF, _RECORD, _REHASH, _SOFTWARE)
+_TARGETS = {_OFF: 1.05, _RECORD: 1.10}
+
+QUEUES = 4
+FLOWS = 64
+BURST = 384
+"""Packets sent at once: fewer than the ring of one queue holds (500)."""
+_BURSTS = 10
+_ATTEMPTS = 1000
+_ARENA = 1 << 20
+_OFFLOADS = Offload.CSUM | Offload.TSO4 | Offload.TSO6
+
+_TAP, _PEER, _BRIDGE, _HERE, _THERE = "tap0", "peer0", "br0", "veth0", "veth1"
+_RECEIVER = frames.RECEIVER.hex(":")
+_HOST, _GUEST = "10.0.0.1", "10.0.0.2"
+_LEARN = b"\xff" * 6 + frames.RECEIVER + b"\x88\xb5" + bytes(46)  # RFC 5342: experimental
+
+Send = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Where packets come from, and how long they are."""
+
+    name: str
+    sender: Callable[[TunDevice, int, ExitStack], Send]
+    length: int
+    """Bytes of a frame, Ethernet header included."""
+    judged: bool
+    """The project's targets are for this traffic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Nanoseconds a packet, of a turn."""
+
+    send: float
+    receive: float
+
+    @property
+    def total(self) -> float:
+        return self.send + self.receive
+
+
+def steps(effort: Effort) -> int:
+    return effort.rounds * len(TRAFFIC)
+
+
+def run(effort: Effort, advance: Advance) -> list[Row]:
+    """Measure all variants under all traffic. Raises NotPermitted, DeviceError, BpfError."""
+    with pinned():
+        return [row for traffic in TRAFFIC for row in _run(traffic, effort, advance)]
+
+
+def _run(traffic: Traffic, effort: Effort, advance: Advance) -> Iterator[Row]:
+    with ExitStack() as resources:
+        lanes = {}
+        for name in VARIANTS:
+            lane = Lane(name, traffic, resources)
+            lanes[name] = lambda lane=lane: lane.turn(effort.share(_BURSTS))
+        measured = interleave(lanes, effort.rounds, advance)
+    base = [cost.total for cost in measured[BASE]]
+    for name, costs in measured.items():
+        totals = [cost.total for cost in costs]
+        ratio = ratios(totals, base)
+        yield Row(
+            NAME,
+            traffic.name,
+            name,
+            "ns",
+            Summary.of(totals),
+            ratio,
+            {
+                "send": Summary.of([cost.send for cost in costs]),
+                "receive": Summary.of([cost.receive for cost in costs]),
+            },
+            _target(name, ratio) if traffic.judged else None,
+        )
+
+
+def _target(name: str, ratio: Summary | None) -> Target | None:
+    if name not in _TARGETS or ratio is None:
+        return None
+    most = _TARGETS[name]
+    return Target(f"at most {most:.2f} of a {BASE}", ratio.median <= most)
+
+
+class Lane:
+    """A tap of one variant in a namespace of its own, its sender and its readers."""
+
+    def __init__(self, variant: str, traffic: Traffic, resources: ExitStack) -> None:
+        namespace = netns.Namespace.create()
+        resources.callback(namespace.close)
+        with namespace:
+            device = resources.enter_context(
+                TunDevice.create(_TAP, QUEUES, offloads=_OFFLOADS)
+            )
+            self._readers = _readers(variant, device, resources)
+            link.quiet(_TAP)
+            link.set_up(_TAP)
+            self._send = traffic.sender(device, traffic.length, resources)
+        ffi, _ = core()
+        self._arena = ffi.from_buffer("uint8_t[]", np.empty(_ARENA, np.uint8))
+        self._packets = ffi.from_buffer("struct vh_packet[]", np.empty(BURST, PACKET_DTYPE))
+        self._name = f"{variant}, {traffic.name}"
+        self._receive(0)  # what came up with the links
+
+    def turn(self, bursts: int) -> Cost:
+        """Median cost of a packet over ``bursts``, behind one that warms the caches."""
+        self._burst()
+        costs = []
+        disturbed = []
+        for _ in range(bursts):
+            before = _switches()
+            cost = self._burst()
+            (costs if _switches() == before else disturbed).append(cost)
+        costs = costs or disturbed
+        return Cost(
+            float(np.median([cost.send for cost in costs])),
+            float(np.median([cost.receive for cost in costs])),
+        )
+
+    def _burst(self) -> Cost:
+        start = time.perf_counter_ns()
+        self._send()
+        sent = time.perf_counter_ns()
+        self._receive(BURST)
+        done = time.perf_counter_ns()
+        return Cost((sent - start) / BURST, (done - sent) / BURST)
+
+    def _receive(self, wanted: int) -> None:
+        received = 0
+        for _ in range(_ATTEMPTS):
+            for reader in self._readers:
+                count = reader.receive(self._arena, _ARENA, self._packets, BURST)
+                if count < 0:
+                    raise DeviceError(f"{self._name}: read failed with errno {-count}")
+                received += count
+            if received >= wanted:
+                break
+        if wanted and received != wanted:
+            raise DeviceError(f"{self._name}: {wanted} packets sent, {received} received")
+
+
+def _switches() -> int:
+    usage = resource.getrusage(resource.RUSAGE_THREAD)
+    return usage.ru_nvcsw + usage.ru_nivcsw
+
+
+def _readers(variant: str, device: TunDevice, resources: ExitStack) -> Sequence[Reader]:
+    """Put the variant to work on the device; its readers, by queue."""
+    config = RssConfig.default(QUEUES)
+    if variant in VARIANTS[:2]:
+        if variant != BASE:
+            bitwise = resources.enter_context(BitwiseSteering.load(config))
+            device.set_steering(bitwise.program.fd)
+        # A history without a configuration: the reader has nothing to hash by.
+        history = History()
+        resources.callback(history.close)
+        return [
+            QueueReader(fd, queue, history, l3=False, records=False)
+            for queue, fd in enumerate(device.fds)
+        ]
+    engine = "software" if variant == _SOFTWARE else "ebpf"
+    reporting = {_OFF: Reporting.OFF, _REHASH: Reporting.REHASH}.get(variant, Reporting.RECORD)
+    attachment = engine_named(engine).attach(
+        Setup(device, config, reporting, _OFFLOADS, False, len(config.indirection_table))
+    )
+    resources.callback(attachment.close)
+    readers = []
+    for queue in range(QUEUES):
+        readers.append(attachment.reader(queue))
+        resources.callback(readers[-1].close)
+    return readers
+
+
+def _from_guest(device: TunDevice, length: int, resources: ExitStack) -> Send:
+    """Another guest on the same bridge: what its VMM writes to its tap."""
+    with _bridge(device) as links:
+        peer = resources.enter_context(TunDevice.create(_PEER, 1))
+        _join(links, _PEER)
+    header = Header().encode_v1()
+    return _sender(
+        peer.fds, [header + frames.tcp4(flow, length) for flow in range(FLOWS)]
+    )
+
+
+def _from_container(device: TunDevice, length: int, resources: ExitStack) -> Send:
+    """UDP sockets in another namespace, by a veth pair to the bridge."""
+    namespace = netns.Namespace.create()
+    resources.callback(namespace.close)
+    with _bridge(device) as links:
+        links.add_veth(_HERE, _THERE, peer_namespace=namespace)
+        _join(links, _HERE)
+    with namespace:
+        return _sockets(_THERE, length, resources)
+
+
+def _from_host(device: TunDevice, length: int, resources: ExitStack) -> Send:
+    """UDP sockets of the host, routed to the tap."""
+    return _sockets(device.name, length, resources)
+
+
+TRAFFIC = (
+    Traffic("bridge, 60 bytes", _from_guest, 60, True),
+    Traffic("bridge, 1514 bytes", _from_guest, 1514, True),
+    Traffic("veth and bridge, 60 bytes", _from_container, 60, True),
+    Traffic("veth and bridge, 1514 bytes", _from_container, 1514, True),
+    Traffic("local sockets, 60 bytes", _from_host, 60, False),
+    Traffic("local sockets, 1514 bytes", _from_host, 1514, False),
+)
+
+
+@contextmanager
+def _bridge(device: TunDevice) -> Iterator[Links]:
+    """A bridge with the tap as port; further ports join in the block. It then
+    knows where the receiver is."""
+    with Links() as links:
+        links.add_bridge(_BRIDGE)
+        for setting in ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables"):
+            path = Path("/proc/sys/net/bridge", setting)
+            if path.exists():
+                path.write_text("0\n")
+        link.quiet(_BRIDGE)
+        link.set_up(_BRIDGE)
+        _join(links, device.name)
+        yield links
+    os.write(device.fds[0], Header().encode_v1() + _LEARN)
+
+
+def _join(links: Links, name: str) -> None:
+    link.quiet(name)
+    links.enslave(name, _BRIDGE)
+    link.set_up(name)
+
+
+def _sockets(name: str, length: int, resources: ExitStack) -> Send:
+    """A connected UDP socket for each flow, out of the link ``name``."""
+    link.quiet(name)
+    link.set_up(name)
+    with Links() as links:
+        links.add_address(name, f"{_HOST}/24")
+        links.add_neighbour(name, _GUEST, _RECEIVER)
+    fds = []
+    for flow in range(FLOWS):
+        sender = resources.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        sender.bind((_HOST, 0))
+        sender.connect((_GUEST, 5000 + flow))
+        fds.append(sender.fileno())
+    return _sender(fds, [bytes(length - 42)])
+
+
+def _sender(fds: Sequence[int], messages: Sequence[bytes]) -> Send:
+    """Send a burst of the messages, all of one length, in turn on the descriptors."""
+    ffi, lib = bench_library()
+    all_fds = ffi.new("int[]", list(fds))
+    data = b"".join(messages)
+    shape: tuple[Any, ...] = (len(fds), ffi.from_buffer(data), len(messages), len(messages[0]))
+
+    def send() -> None:
+        code = lib.send_burst(all_fds, *shape, BURST)
+        if code < 0:
+            raise DeviceError(f"send a burst: failed with errno {-code}")
+
+    return send
+

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+"""What all tests share: who may run the tests that need the kernel.
+
+VNETHASH_REQUIRE_KERNEL=1 turns "skipped for want of rights" into a failure.
+"""
+
+import os
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from vnethash.errors import VnethashError
+from vnethash.kernel import caps, netns, tun
+from vnethash.kernel.caps import Cap
+
+_KERNEL_TESTS = Path(__file__).parent / "kernel"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(_KERNEL_TESTS):
+            item.add_marker(pytest.mark.kernel)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("kernel") is None or not (lack := lacking()):
+        return
+    if os.environ.get("VNETHASH_REQUIRE_KERNEL"):
+        pytest.fail(f"VNETHASH_REQUIRE_KERNEL is set, but {lack}", pytrace=False)
+    pytest.skip(lack)
+
+
+@cache
+def lacking() -> str:
+    """Why kernel tests cannot run here; empty if they can."""
+    missing = [cap.title for cap in (Cap.NET_ADMIN, Cap.BPF, Cap.SYS_ADMIN) if not caps.has(cap)]
+    if missing:
+        return f"this needs {', '.join(missing)}"
+    try:
+        with netns.fresh(), tun.TunDevice.create(None, 2):
+            return ""
+    except VnethashError as error:
+        return f"this needs a tap in a network namespace: {error}"
