@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core.h"
@@ -12,7 +13,8 @@
 #define API __attribute__((visibility("default")))
 
 enum {
-	HISTORY = 4,        /* configurations a reader tries */
+	HISTORY = 64,       /* configurations a reader tries */
+	MEMORY = 10,        /* seconds one stays known after it went out of force */
 	BACKLOG = 1024,     /* packets waiting for a queue, as many as a tap's ring holds */
 	BATCH = 64,         /* packets a reader takes for others in one go */
 	LARGEST = 68 << 10, /* bytes one read() of a tap may fill: a GSO packet and headers */
@@ -170,7 +172,8 @@ API void vh_publish(struct vnet_state *state, __u64 *table, __u32 table_words,
 
 struct vh_history {
 	pthread_rwlock_t lock;
-	struct vh_config *config[HISTORY]; /* newest first */
+	const struct vh_config *config[HISTORY]; /* newest first */
+	time_t retired[HISTORY];                 /* when it went out of force */
 };
 
 API struct vh_history *vh_history_new(void)
@@ -191,7 +194,7 @@ API struct vh_history *vh_history_new(void)
 API void vh_history_free(struct vh_history *history)
 {
 	for (int i = 0; i < HISTORY; i++)
-		free(history->config[i]);
+		free((void *)history->config[i]);
 	pthread_rwlock_destroy(&history->lock);
 	free(history);
 }
@@ -204,18 +207,30 @@ API void vh_history_free(struct vh_history *history)
 API int vh_history_push(struct vh_history *history, const struct vh_config *config)
 {
 	size_t size = sizeof(*config) + (config->rss.table_mask + 1) * sizeof(config->table[0]);
+	const struct vh_config *forgotten[HISTORY] = {};
 	struct vh_config *copy = malloc(size);
-	struct vh_config *oldest;
+	struct timespec now;
 
 	if (!copy)
 		return -ENOMEM;
 	memcpy(copy, config, size);
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+
 	pthread_rwlock_wrlock(&history->lock);
-	oldest = history->config[HISTORY - 1];
-	memmove(&history->config[1], &history->config[0], (HISTORY - 1) * sizeof(copy));
+	forgotten[0] = history->config[HISTORY - 1];
+	for (int i = HISTORY - 1; i > 0; i--) {
+		history->config[i] = history->config[i - 1];
+		history->retired[i] = i > 1 ? history->retired[i - 1] : now.tv_sec;
+		if (i > 1 && history->retired[i] + MEMORY < now.tv_sec) {
+			forgotten[i] = history->config[i];
+			history->config[i] = NULL;
+		}
+	}
 	history->config[0] = copy;
 	pthread_rwlock_unlock(&history->lock);
-	free(oldest);
+
+	for (int i = 0; i < HISTORY; i++)
+		free((void *)forgotten[i]);
 	return 0;
 }
 

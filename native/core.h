@@ -56,8 +56,8 @@ void vh_publish(struct vnet_state *state, __u64 *table, __u32 table_words,
 
 /*
  * The configurations a reader may still meet. A packet that has to be hashed
- * again was steered by one of the last few; the one that explains its queue
- * is the one to hash it with.
+ * again was steered by one of the last; the one that explains its queue is
+ * the one to hash it with.
  */
 struct vh_history;
 struct vh_history *vh_history_new(void);

@@ -27,7 +27,6 @@
 #endif
 
 enum vnet_bound {
-	VNET_TAGS_MAX = 2,       /* in-band VLAN tags */
 	VNET_EXTENSIONS_MAX = 8, /* IPv6 extension headers walked */
 	VNET_OPTIONS_MAX = 8,    /* options read of a destination options header */
 	VNET_SCRATCH = 40,       /* the largest header read at once: IPv6 */
@@ -86,6 +85,12 @@ vnet_inline const __u8 *vnet_copy_at(const struct vnet_frame *frame, __u32 offse
 	return frame->scratch;
 }
 
+/* Whether the kernel keeps a VLAN tag beside the frame: the outer one. */
+vnet_inline int vnet_has_tag_beside(const struct vnet_frame *frame)
+{
+	return frame->skb->vlan_present;
+}
+
 /* BPF loads bytes one by one unless told that a word is a word. */
 #define vnet_u32(at) (*(const __u32 *)(at))
 #define vnet_be16(at) __builtin_bswap16(*(const __u16 *)(at))
@@ -103,6 +108,12 @@ vnet_inline const __u8 *vnet_at(const struct vnet_frame *frame, __u32 offset, __
 }
 
 #define vnet_copy_at vnet_at
+
+vnet_inline int vnet_has_tag_beside(const struct vnet_frame *frame)
+{
+	(void)frame;
+	return 0;
+}
 
 vnet_inline __u32 vnet_u32(const __u8 *at)
 {
@@ -301,7 +312,15 @@ vnet_inline void vnet_dissect_ipv6(const struct vnet_frame *frame, struct vnet_h
 	vnet_walk_extensions(frame, headers, ip[6], offset + 40, end);
 }
 
-/* `is_l3`: a device without Ethernet headers (IFF_TUN). */
+vnet_inline int vnet_is_tag(__u16 type)
+{
+	return type == 0x8100 || type == 0x88a8; /* 802.1Q, 802.1ad */
+}
+
+/*
+ * Ethernet II with at most two VLAN tags, or with `is_l3` none of it: a
+ * device without Ethernet headers (IFF_TUN).
+ */
 vnet_inline void vnet_dissect(const struct vnet_frame *frame, struct vnet_headers *headers,
 			      int is_l3)
 {
@@ -323,12 +342,19 @@ vnet_inline void vnet_dissect(const struct vnet_frame *frame, struct vnet_header
 			return;
 		type = vnet_be16(at + 12);
 		offset = 14;
-		for (int i = 0; i < VNET_TAGS_MAX && (type == 0x8100 || type == 0x88a8); i++) {
-			at = vnet_at(frame, offset, 4);
+		if (vnet_is_tag(type)) {
+			at = vnet_at(frame, 14, 4);
 			if (!at)
 				return;
 			type = vnet_be16(at + 2);
-			offset += 4;
+			offset = 18;
+			if (vnet_is_tag(type) && !vnet_has_tag_beside(frame)) {
+				at = vnet_at(frame, 18, 4);
+				if (!at)
+					return;
+				type = vnet_be16(at + 2);
+				offset = 22;
+			}
 		}
 	}
 	if (type == 0x0800)

@@ -15,21 +15,26 @@ ENTRIES_MAX = 128
 
 
 class BitwiseSteering:
-    """Both programs in the kernel, configured."""
+    """Both programs in the kernel, of one configuration."""
 
-    def __init__(self, loaded: BpfObject, config: RssConfig) -> None:
+    def __init__(self, loaded: BpfObject) -> None:
         self._object = loaded
+        self._config = loaded.map("bitwise_configs")
+        self._key = loaded.map("bitwise_keys")
+        self._table = loaded.map("bitwise_table")
+        self.program: Program = loaded.program("bitwise")
+        self.padded: Program = loaded.program("bitwise_padded")
+
+    def configure(self, config: RssConfig) -> None:
+        """Steer by ``config``. Not for while packets pass. Raises ConfigError."""
         table = config.indirection_table
         if len(table) > ENTRIES_MAX:
             raise ConfigError("indirection_table", f"has more than {ENTRIES_MAX} entries")
         values = (int(config.hash_types), len(table) - 1, config.unclassified_queue)
-        loaded.map("bitwise_configs").update(0, struct.pack("<III", *values))
-        loaded.map("bitwise_keys").update(0, config.key)
-        queues = loaded.map("bitwise_table")
+        self._config.update(0, struct.pack("<III", *values))
+        self._key.update(0, config.key)
         for index, queue in enumerate(table):
-            queues.update(index, struct.pack("<H", queue))
-        self.program: Program = loaded.program("bitwise")
-        self.padded: Program = loaded.program("bitwise_padded")
+            self._table.update(index, struct.pack("<H", queue))
 
     @classmethod
     def load(cls, config: RssConfig) -> Self:
@@ -42,7 +47,9 @@ class BitwiseSteering:
         loaded = BpfObject.open(BITWISE_OBJECT, name="bitwise")
         try:
             loaded.load()
-            return cls(loaded, config)
+            steering = cls(loaded)
+            steering.configure(config)
+            return steering
         except BaseException:
             loaded.close()
             raise

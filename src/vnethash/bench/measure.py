@@ -7,6 +7,7 @@ is reported is the median over rounds with the quartiles around it.
 """
 
 import os
+import reprlib
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -161,6 +162,6 @@ def check_agreement(what: str, got: object, expected: object) -> None:
     """Nothing is timed that gives a wrong answer. Raises VnethashError."""
     if got != expected:
         raise VnethashError(
-            f"{what} is wrong: {got}, expected {expected}",
+            f"{what} is wrong: {reprlib.repr(got)}, expected {reprlib.repr(expected)}",
             hint="this is a defect in vnethash: please report it",
         )

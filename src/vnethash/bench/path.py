@@ -20,15 +20,26 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from vnethash.bench import frames
 from vnethash.bench.bitwise import BitwiseSteering
 from vnethash.bench.library import bench_library
-from vnethash.bench.measure import Advance, Effort, Row, Summary, Target, interleave, pinned, ratios
+from vnethash.bench.measure import (
+    Advance,
+    Effort,
+    Row,
+    Summary,
+    Target,
+    check_agreement,
+    interleave,
+    pinned,
+    ratios,
+)
 from vnethash.engines.base import Reader, Setup
 from vnethash.engines.readers import History, QueueReader
 from vnethash.engines.select import engine_named
@@ -40,7 +51,7 @@ from vnethash.native import core
 from vnethash.packet import PACKET_DTYPE
 from vnethash.reporting import Reporting
 from vnethash.rss.config import RssConfig
-from vnethash.virtio.header import Header
+from vnethash.virtio.header import GsoType, Header, HeaderFlag
 
 NAME = "path"
 BASE = "plain tap"
@@ -60,9 +71,16 @@ _OFFLOADS = Offload.CSUM | Offload.TSO4 | Offload.TSO6
 _TAP, _PEER, _BRIDGE, _HERE, _THERE = "tap0", "peer0", "br0", "veth0", "veth1"
 _RECEIVER = frames.RECEIVER.hex(":")
 _HOST, _GUEST = "10.0.0.1", "10.0.0.2"
+_MTU = 1514
+_TSO = Header(
+    flags=HeaderFlag.NEEDS_CSUM,
+    gso_type=GsoType.TCPV4,
+    hdr_len=54,
+    gso_size=1448,
+    csum_start=34,
+    csum_offset=16,
+)
 _LEARN = b"\xff" * 6 + frames.RECEIVER + b"\x88\xb5" + bytes(46)  # RFC 5342: experimental
-
-Send = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +88,13 @@ class Traffic:
     """Where packets come from, and how long they are."""
 
     name: str
-    sender: Callable[[TunDevice, int, ExitStack], Send]
+    sender: Callable[[TunDevice, int, ExitStack], "Sender"]
     length: int
     """Bytes of a frame, Ethernet header included."""
     judged: bool
     """The project's targets are for this traffic."""
+    burst: int = BURST
+    """Packets sent at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +121,12 @@ def run(effort: Effort, advance: Advance) -> list[Row]:
 
 def _run(traffic: Traffic, effort: Effort, advance: Advance) -> Iterator[Row]:
     with ExitStack() as resources:
-        lanes = {}
-        for name in VARIANTS:
-            lane = Lane(name, traffic, resources)
-            lanes[name] = lambda lane=lane: lane.turn(effort.share(_BURSTS))
-        measured = interleave(lanes, effort.rounds, advance)
+        lanes = {name: Lane(name, traffic, resources) for name in VARIANTS}
+        for lane in lanes.values():
+            lane.check()
+        bursts = effort.share(_BURSTS)
+        turns = {name: partial(lane.turn, bursts) for name, lane in lanes.items()}
+        measured = interleave(turns, effort.rounds, advance)
     base = [cost.total for cost in measured[BASE]]
     for name, costs in measured.items():
         totals = [cost.total for cost in costs]
@@ -129,7 +150,7 @@ def _target(name: str, ratio: Summary | None) -> Target | None:
     if name not in _TARGETS or ratio is None:
         return None
     most = _TARGETS[name]
-    return Target(f"at most {most:.2f} of a {BASE}", ratio.median <= most)
+    return Target(f"at most {most:.2f}", ratio.median <= most)
 
 
 class Lane:
@@ -139,27 +160,43 @@ class Lane:
         namespace = netns.Namespace.create()
         resources.callback(namespace.close)
         with namespace:
-            device = resources.enter_context(
-                TunDevice.create(_TAP, QUEUES, offloads=_OFFLOADS)
-            )
+            device = resources.enter_context(TunDevice.create(_TAP, QUEUES, offloads=_OFFLOADS))
             self._readers = _readers(variant, device, resources)
             link.quiet(_TAP)
             link.set_up(_TAP)
-            self._send = traffic.sender(device, traffic.length, resources)
+            self._sender = traffic.sender(device, traffic.length, resources)
         ffi, _ = core()
         self._arena = ffi.from_buffer("uint8_t[]", np.empty(_ARENA, np.uint8))
-        self._packets = ffi.from_buffer("struct vh_packet[]", np.empty(BURST, PACKET_DTYPE))
+        self._columns = np.empty(BURST, PACKET_DTYPE)
+        self._packets = ffi.from_buffer("struct vh_packet[]", self._columns)
+        self._burst = traffic.burst
+        self._variant = variant
         self._name = f"{variant}, {traffic.name}"
         self._receive(0)  # what came up with the links
 
+    def sample(self) -> npt.NDArray[np.void]:
+        """Send a burst; a row of PACKET_DTYPE for each packet of it."""
+        self._sender.send(self._burst)
+        return np.concatenate([self._columns[:count].copy() for count in self._counts(self._burst)])
+
+    def check(self) -> None:
+        """Raise VnethashError unless packets are reported as the variant says."""
+        packets = self.sample()
+        hashed = int(np.count_nonzero(packets["hash_report"]))
+        wanted = len(packets) if self._variant in (_RECORD, _REHASH, _SOFTWARE) else 0
+        check_agreement(f"{self._name}: number of hashes", hashed, wanted)
+        records = int(np.count_nonzero(packets["has_record"]))
+        wanted = len(packets) if self._variant == _RECORD else 0
+        check_agreement(f"{self._name}: number of records", records, wanted)
+
     def turn(self, bursts: int) -> Cost:
         """Median cost of a packet over ``bursts``, behind one that warms the caches."""
-        self._burst()
-        costs = []
-        disturbed = []
+        self._measure()
+        costs: list[Cost] = []
+        disturbed: list[Cost] = []
         for _ in range(bursts):
             before = _switches()
-            cost = self._burst()
+            cost = self._measure()
             (costs if _switches() == before else disturbed).append(cost)
         costs = costs or disturbed
         return Cost(
@@ -167,22 +204,28 @@ class Lane:
             float(np.median([cost.receive for cost in costs])),
         )
 
-    def _burst(self) -> Cost:
+    def _measure(self) -> Cost:
         start = time.perf_counter_ns()
-        self._send()
+        self._sender.send(self._burst)
         sent = time.perf_counter_ns()
-        self._receive(BURST)
+        self._receive(self._burst)
         done = time.perf_counter_ns()
-        return Cost((sent - start) / BURST, (done - sent) / BURST)
+        return Cost((sent - start) / self._burst, (done - sent) / self._burst)
 
     def _receive(self, wanted: int) -> None:
+        for _ in self._counts(wanted):
+            pass
+
+    def _counts(self, wanted: int) -> Iterator[int]:
+        """Read ``wanted`` packets; gives how many came with each read."""
         received = 0
         for _ in range(_ATTEMPTS):
             for reader in self._readers:
                 count = reader.receive(self._arena, _ARENA, self._packets, BURST)
                 if count < 0:
-                    raise DeviceError(f"{self._name}: read failed with errno {-count}")
+                    raise DeviceError(f"{self._name}: read: {os.strerror(-count).lower()}")
                 received += count
+                yield count
             if received >= wanted:
                 break
         if wanted and received != wanted:
@@ -221,18 +264,18 @@ def _readers(variant: str, device: TunDevice, resources: ExitStack) -> Sequence[
     return readers
 
 
-def _from_guest(device: TunDevice, length: int, resources: ExitStack) -> Send:
+def _from_guest(device: TunDevice, length: int, resources: ExitStack) -> "Sender":
     """Another guest on the same bridge: what its VMM writes to its tap."""
     with _bridge(device) as links:
         peer = resources.enter_context(TunDevice.create(_PEER, 1))
         _join(links, _PEER)
-    header = Header().encode_v1()
-    return _sender(
-        peer.fds, [header + frames.tcp4(flow, length) for flow in range(FLOWS)]
+    header = _TSO if length > _MTU else Header()
+    return Sender(
+        peer.fds, [header.encode_v1() + frames.tcp4(flow, length) for flow in range(FLOWS)]
     )
 
 
-def _from_container(device: TunDevice, length: int, resources: ExitStack) -> Send:
+def _from_container(device: TunDevice, length: int, resources: ExitStack) -> "Sender":
     """UDP sockets in another namespace, by a veth pair to the bridge."""
     namespace = netns.Namespace.create()
     resources.callback(namespace.close)
@@ -243,7 +286,7 @@ def _from_container(device: TunDevice, length: int, resources: ExitStack) -> Sen
         return _sockets(_THERE, length, resources)
 
 
-def _from_host(device: TunDevice, length: int, resources: ExitStack) -> Send:
+def _from_host(device: TunDevice, length: int, resources: ExitStack) -> "Sender":
     """UDP sockets of the host, routed to the tap."""
     return _sockets(device.name, length, resources)
 
@@ -251,6 +294,7 @@ def _from_host(device: TunDevice, length: int, resources: ExitStack) -> Send:
 TRAFFIC = (
     Traffic("bridge, 60 bytes", _from_guest, 60, True),
     Traffic("bridge, 1514 bytes", _from_guest, 1514, True),
+    Traffic("bridge, TSO of 60 kB", _from_guest, 60_000, True, 48),
     Traffic("veth and bridge, 60 bytes", _from_container, 60, True),
     Traffic("veth and bridge, 1514 bytes", _from_container, 1514, True),
     Traffic("local sockets, 60 bytes", _from_host, 60, False),
@@ -281,7 +325,7 @@ def _join(links: Links, name: str) -> None:
     link.set_up(name)
 
 
-def _sockets(name: str, length: int, resources: ExitStack) -> Send:
+def _sockets(name: str, length: int, resources: ExitStack) -> "Sender":
     """A connected UDP socket for each flow, out of the link ``name``."""
     link.quiet(name)
     link.set_up(name)
@@ -294,20 +338,24 @@ def _sockets(name: str, length: int, resources: ExitStack) -> Send:
         sender.bind((_HOST, 0))
         sender.connect((_GUEST, 5000 + flow))
         fds.append(sender.fileno())
-    return _sender(fds, [bytes(length - 42)])
+    return Sender(fds, [bytes(length - 42)])
 
 
-def _sender(fds: Sequence[int], messages: Sequence[bytes]) -> Send:
-    """Send a burst of the messages, all of one length, in turn on the descriptors."""
-    ffi, lib = bench_library()
-    all_fds = ffi.new("int[]", list(fds))
-    data = b"".join(messages)
-    shape: tuple[Any, ...] = (len(fds), ffi.from_buffer(data), len(messages), len(messages[0]))
+class Sender:
+    """Sends messages, all of one length, in turn, on descriptors in turn."""
 
-    def send() -> None:
-        code = lib.send_burst(all_fds, *shape, BURST)
+    def __init__(self, fds: Sequence[int], messages: Sequence[bytes]) -> None:
+        ffi, self._lib = bench_library()
+        self._arguments = (
+            ffi.new("int[]", list(fds)),
+            len(fds),
+            ffi.from_buffer(b"".join(messages)),
+            len(messages),
+            len(messages[0]),
+        )
+
+    def send(self, count: int) -> None:
+        """Send ``count`` messages. Raises DeviceError."""
+        code = self._lib.send_burst(*self._arguments, count)
         if code < 0:
-            raise DeviceError(f"send a burst: failed with errno {-code}")
-
-    return send
-
+            raise DeviceError(f"send a burst: {os.strerror(-code).lower()}")

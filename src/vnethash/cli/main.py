@@ -12,10 +12,17 @@ from typing import Annotated
 
 import typer
 
+from vnethash.cli.attach import attach_command
+from vnethash.cli.bench import bench_command
+from vnethash.cli.configure import configure_command
+from vnethash.cli.demo import demo_command
+from vnethash.cli.detach import detach_command
 from vnethash.cli.hash import hash_command
 from vnethash.cli.output import print_error, print_failure
 from vnethash.cli.probe import probe_command
 from vnethash.cli.replay import replay_command
+from vnethash.cli.show import show_command
+from vnethash.cli.stats import stats_command
 from vnethash.errors import ConfigError, VnethashError
 
 EXIT_FAILURE = 1
@@ -79,6 +86,13 @@ _register(
 )
 _register("probe", probe_command, "vnethash probe", "vnethash probe --json")
 _register(
+    "demo",
+    demo_command,
+    "vnethash demo",
+    "vnethash demo --queues 8 --engine software --seed 7",
+    "vnethash demo --json",
+)
+_register(
     "replay",
     replay_command,
     "vnethash replay capture.pcap",
@@ -86,6 +100,44 @@ _register(
     "vnethash replay capture.pcap --engine software --reporting off",
     "tcpdump -w - -c 100 | vnethash replay - --engine native",
 )
+_register(
+    "bench",
+    bench_command,
+    "vnethash bench",
+    "vnethash bench bulk --repeat 31",
+    "vnethash bench --quick --json",
+    "vnethash bench path --save before.json",
+    "vnethash bench path --compare before.json",
+)
+_register(
+    "attach",
+    attach_command,
+    "vnethash attach tap0",
+    "vnethash attach tap0 --reporting record --types tcpv4,ipv4 --indirection 0,1,2,3",
+    "ethtool -x eth0 | vnethash attach tap0 --from-ethtool -",
+)
+_register(
+    "show",
+    show_command,
+    "vnethash show tap0",
+    "vnethash show tap0 --json > tap0.json",
+    "vnethash show",
+)
+_register(
+    "stats",
+    stats_command,
+    "vnethash stats tap0",
+    "vnethash stats tap0 --watch --interval 0.5",
+    "vnethash stats tap0 --watch --json",
+)
+_register(
+    "configure",
+    configure_command,
+    "vnethash configure tap0 --indirection 0,0,0,1",
+    "vnethash configure tap0 --reporting rehash",
+    "vnethash configure tap0 --config tap0.json",
+)
+_register("detach", detach_command, "vnethash detach tap0")
 
 
 def _run(args: list[str], as_json: bool) -> int:

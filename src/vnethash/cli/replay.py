@@ -150,11 +150,11 @@ def _row(outcome: "Outcome") -> str:
     from vnethash.replay.outcome import Failed
 
     if isinstance(outcome, Failed):
-        return f"{outcome.index:>9} {outcome.length:>7}  error: {outcome.error}"
+        return f"{outcome.number:>9} {outcome.length:>7}  error: {outcome.error}"
     value = f"{outcome.hash_value:#010x}" if outcome.hash_report else "-"
     record = "yes" if outcome.has_record else "no"
     return (
-        f"{outcome.index:>9} {outcome.length:>7}  {value:<10}  {outcome.hash_report.name:<8}  "
+        f"{outcome.number:>9} {outcome.length:>7}  {value:<10}  {outcome.hash_report.name:<8}  "
         f"{outcome.queue:>5}  {record}"
     )
 

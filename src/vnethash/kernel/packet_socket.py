@@ -59,6 +59,8 @@ class PacketSocket:
 
 
 def _refused(error: OSError) -> VnethashError:
-    if error.errno in (errno.EAGAIN, errno.ENOBUFS):
+    if error.errno == errno.ENOBUFS:  # what a queueing discipline or a hook that drops comes to
+        return DeviceError("the link dropped it")
+    if error.errno == errno.EAGAIN:
         return DeviceError("the link has no room for it")
     return DeviceError(os.strerror(error.errno or 0).lower())

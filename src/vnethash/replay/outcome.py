@@ -11,9 +11,9 @@ from vnethash.virtio.hash_types import ReportType
 
 
 class Replayed(NamedTuple):
-    """A frame that came through; ``index`` counts from 0, ``length`` is in bytes."""
+    """A frame that came through; ``number`` counts from 0, ``length`` is in bytes."""
 
-    index: int
+    number: int
     length: int
     queue: int
     hash_value: int
@@ -22,7 +22,7 @@ class Replayed(NamedTuple):
 
     def to_json(self) -> dict[str, object]:
         return {
-            "index": self.index,
+            "index": self.number,
             "queue": self.queue,
             "hash_value": self.hash_value,
             "hash_report": self.hash_report.name,
@@ -34,13 +34,13 @@ class Replayed(NamedTuple):
 class Failed(NamedTuple):
     """A frame that could not be sent, or was sent and lost."""
 
-    index: int
+    number: int
     length: int
     error: str
     is_lost: bool = False
 
     def to_json(self) -> dict[str, object]:
-        return {"index": self.index, "length": self.length, "error": self.error}
+        return {"index": self.number, "length": self.length, "error": self.error}
 
 
 Outcome = Replayed | Failed

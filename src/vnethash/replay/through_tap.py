@@ -95,12 +95,12 @@ class TapWay:
                     frame = same.popleft()
                     if not same:
                         del missing[data]
-                    outcomes[frame.index] = outcome._replace(index=frame.index)
+                    outcomes[frame.index] = outcome._replace(number=frame.index)
                     deadline = time.monotonic() + LOST_AFTER
 
 
 def _drain(queue: Queue) -> Iterator[tuple[bytes, Replayed]]:
-    """What a queue holds now: frames and what came with them, their index not known yet."""
+    """What a queue holds now: frames and what came with them, their number not known yet."""
     batch = queue.receive_batch(timeout=0)
     columns = (
         batch.columns[name].tolist()

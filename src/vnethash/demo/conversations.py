@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+"""What the two ends say to each other, through the sockets of their kernels."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, closing
+
+from vnethash.demo import frames
+from vnethash.demo.lab import Lab
+from vnethash.demo.plan import FAR4, FAR6, NEAR4, NEAR6, Exchange, Plan, tagged_frames
+from vnethash.errors import VnethashError
+from vnethash.kernel.packet_socket import PacketSocket
+
+_TRIES = 3
+_PATIENCE = 1.0
+"""Seconds to wait for the answer to a datagram."""
+_LARGEST = 1 << 16
+_IPV6_DSTOPTS = 59  # include/uapi/linux/in6.h
+
+
+async def hold(plan: Plan, lab: Lab) -> None:
+    """All conversations of `plan`, at the same time.
+
+    Raises VnethashError if one breaks, or what comes back is not what was sent.
+    """
+    async with asyncio.TaskGroup() as group:
+        for exchange in plan.tcp:
+            group.create_task(_tcp(exchange, lab))
+        for exchange in plan.udp + plan.fragmented:
+            group.create_task(_udp(exchange, lab))
+        group.create_task(_udp(plan.options, lab, options=True))
+        for near, far in ((NEAR4, FAR4), (NEAR6, FAR6)):
+            group.create_task(_ping(near, far, plan.ping_identifier, lab))
+    with closing(PacketSocket(lab.near.name)) as raw:
+        for frame in tagged_frames(plan, lab.near_mac, lab.far_mac):
+            raw.send(frame)
+
+
+async def _tcp(exchange: Exchange, lab: Lab) -> None:
+    near_port, far_port = exchange.ports
+    listening = lab.far_socket(exchange.far, socket.SOCK_STREAM)
+    listening.bind((str(exchange.far), far_port))
+    server = await asyncio.start_server(_echo, sock=listening)
+    async with server:
+        calling = lab.near_socket(exchange.near, socket.SOCK_STREAM)
+        calling.bind((str(exchange.near), near_port))
+        await asyncio.get_running_loop().sock_connect(calling, (str(exchange.far), far_port))
+        reader, writer = await asyncio.open_connection(sock=calling)
+        try:
+            writer.write(exchange.payload)
+            writer.write_eof()
+            back = await reader.read(-1)
+        finally:
+            writer.close()
+    _compare(f"TCP port {far_port}", exchange.payload, back)
+
+
+async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        writer.write(await reader.read(-1))
+        await writer.drain()
+    finally:
+        writer.close()
+
+
+async def _udp(exchange: Exchange, lab: Lab, *, options: bool = False) -> None:
+    near_port, far_port = exchange.ports
+    loop = asyncio.get_running_loop()
+    async with _udp_echo(exchange, lab):
+        with closing(lab.near_socket(exchange.near, socket.SOCK_DGRAM)) as asking:
+            asking.bind((str(exchange.near), near_port))
+            if options:
+                header = frames.destination_options(0)  # the kernel fills in what follows
+                asking.setsockopt(socket.IPPROTO_IPV6, _IPV6_DSTOPTS, header)
+            asking.connect((str(exchange.far), far_port))
+            back = await _ask(
+                lambda: loop.sock_sendall(asking, exchange.payload),
+                lambda: loop.sock_recv(asking, _LARGEST),
+                f"UDP port {far_port}",
+            )
+    _compare(f"UDP port {far_port}", exchange.payload, back)
+
+
+@asynccontextmanager
+async def _udp_echo(exchange: Exchange, lab: Lab) -> AsyncIterator[None]:
+    loop = asyncio.get_running_loop()
+    with closing(lab.far_socket(exchange.far, socket.SOCK_DGRAM)) as answering:
+        answering.bind((str(exchange.far), exchange.ports[1]))
+
+        async def answer() -> None:
+            while True:
+                data, sender = await loop.sock_recvfrom(answering, _LARGEST)
+                await loop.sock_sendto(answering, data, sender)
+
+        task = asyncio.create_task(answer())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def _ping(near: frames.Address, far: frames.Address, identifier: int, lab: Lab) -> None:
+    """An echo request; the kernel at the far end answers."""
+    is_ipv6 = far.version == 6
+    protocol = frames.ICMPV6 if is_ipv6 else frames.ICMP
+    loop = asyncio.get_running_loop()
+    request = frames.icmp_echo(near, far, identifier, b"vnethash")
+    reply_type = 129 if is_ipv6 else 0
+    with closing(lab.near_socket(near, socket.SOCK_RAW, protocol)) as raw:
+        raw.connect((str(far), 0))
+
+        async def reply() -> bytes:
+            while True:
+                data = await loop.sock_recv(raw, _LARGEST)
+                message = data if is_ipv6 else data[(data[0] & 15) * 4 :]
+                if message[0] == reply_type and message[4:6] == request[4:6]:
+                    return message
+
+        name = "ICMPv6 echo" if is_ipv6 else "ICMP echo"
+        back = await _ask(lambda: loop.sock_sendall(raw, request), reply, name)
+    _compare(name, request[8:], back[8:])
+
+
+async def _ask(
+    send: Callable[[], Awaitable[None]], receive: Callable[[], Awaitable[bytes]], what: str
+) -> bytes:
+    """Send until an answer comes."""
+    for _ in range(_TRIES):
+        await send()
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                return await receive()
+        except TimeoutError:
+            continue
+    raise VnethashError(f"{what}: no answer within {_TRIES * _PATIENCE:g} s")
+
+
+def _compare(what: str, sent: bytes, back: bytes) -> None:
+    if sent != back:
+        raise VnethashError(
+            f"{what}: {len(sent)} bytes were sent, and {len(back)} others came back"
+        )

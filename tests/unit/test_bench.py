@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+"""Benchmarks: their arithmetic, what they measure against, their command."""
+
+import errno
+import json
+import os
+import socket
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests import vectors
+from vnethash.bench import bulk, frames, measure, path, report
+from vnethash.bench.library import bench_library
+from vnethash.bench.measure import Effort, Row, Summary
+from vnethash.cli import main
+from vnethash.errors import ConfigError, DeviceError, VnethashError
+from vnethash.rss import reference
+from vnethash.rss.config import RssConfig
+
+TINY = Effort(rounds=2, work=0.01)
+ROW = Row("bulk", "hash", "native", "ns", Summary(10.0, 9.0, 11.0, 5))
+
+
+def nothing() -> None:
+    pass
+
+
+def run(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
+    code = main.run(["bench", *args])
+    done = capsys.readouterr()
+    return code, done.out, done.err
+
+
+def test_summary_is_median_and_quartiles() -> None:
+    assert Summary.of([5, 1, 3, 2, 4]) == Summary(3, 2, 4, 5)
+    assert Summary.of([7]) == Summary(7, 7, 7, 1)
+    summary = Summary.of([1.5, 2.5])
+    assert Summary.from_json(json.loads(json.dumps(summary.to_json()))) == summary
+
+
+def test_ratios_are_taken_within_a_round() -> None:
+    # The machine halves its speed in the second round: the ratio does not change.
+    assert measure.ratios([20, 40], [10, 20]) == Summary(2, 2, 2, 2)
+    assert measure.ratios([1], [0]) is None
+    assert measure.differences([5, 3], [1, 4]) == [4, -1]
+
+
+def test_variants_take_turns_and_the_first_place_goes_round() -> None:
+    order: list[str] = []
+    advances: list[None] = []
+
+    def place(name: str) -> int:
+        order.append(name)
+        return len(order)
+
+    work = {name: partial(place, name) for name in "abc"}
+    measured = measure.interleave(work, 3, lambda: advances.append(None))
+    assert "".join(order) == "abcbcacab"
+    assert measured == {"a": [1, 6, 8], "b": [2, 4, 9], "c": [3, 5, 7]}
+    assert len(advances) == 3
+
+
+def test_pinned_gives_the_cpus_back() -> None:
+    before = os.sched_getaffinity(0)
+    with measure.pinned() as cpu:
+        assert os.sched_getaffinity(0) == {cpu}
+    assert os.sched_getaffinity(0) == before
+
+
+def test_a_wrong_answer_is_not_timed() -> None:
+    measure.check_agreement("hash", 1, 1)
+    with pytest.raises(VnethashError, match="hash is wrong: 1, expected 2"):
+        measure.check_agreement("hash", 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("IPv4/TCP", "TCPv4"),
+        ("IPv6/TCP", "TCPv6"),
+        ("IPv4/UDP", "UDPv4"),
+        ("IPv6/UDP", "UDPv6"),
+        ("IPv4 fragment", "IPv4"),
+        ("VLAN/IPv4/TCP", "TCPv4"),
+        ("IPv6/options/TCP", "TCPv6_EX"),
+    ],
+)
+def test_frames_are_what_they_are_called(kind: str, expected: str) -> None:
+    frame = frames.kinds()[kind]
+    assert reference.classify(frame, RssConfig.default(4)).hash_report.name == expected
+
+
+@pytest.mark.parametrize(("make", "least"), [(frames.tcp4, 54), (frames.tcp6, 74)])
+def test_flows_differ_and_have_the_length_asked_for(make: Any, least: int) -> None:
+    config = RssConfig.default(4)
+    flows = [make(flow, least + 10) for flow in range(path.FLOWS)]
+    assert {len(frame) for frame in flows} == {least + 10}
+    assert len({reference.classify(frame, config).hash_value for frame in flows}) == path.FLOWS
+    assert {reference.classify(frame, config).queue for frame in flows} == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("vector", vectors.VECTORS, ids=lambda vector: vector.source)
+def test_loops_measured_against_hash_right(vector: vectors.Vector) -> None:
+    from ipaddress import ip_address
+
+    ports = vector.source_port.to_bytes(2, "big") + vector.destination_port.to_bytes(2, "big")
+    addresses = ip_address(vector.source).packed + ip_address(vector.destination).packed
+    row = np.frombuffer(addresses + ports, np.uint8).reshape(1, -1)
+    config = RssConfig.default(4).replace(key=vectors.KEY)
+    assert bulk.numpy_hash(bulk.toeplitz_tables(config), row).tolist() == [vector.tcp_hash]
+    ffi, lib = bench_library()
+    hashes = ffi.new("uint32_t[]", 1)
+    given = ffi.from_buffer("uint8_t[]", row)
+    assert lib.scalar_hash(config.key, given, 1, row.shape[1], hashes) == 0
+    assert hashes[0] == vector.tcp_hash
+
+
+def test_copy_loop_copies_and_sums() -> None:
+    ffi, lib = bench_library()
+    rows = np.random.default_rng(2).integers(0, 256, (5, 36), np.uint8)
+    copy, sums = np.zeros_like(rows), np.zeros(5, np.uint32)
+    given, room = (ffi.from_buffer("uint8_t[]", part) for part in (rows, copy))
+    assert lib.copy_xor(given, 5, 36, room, ffi.from_buffer("uint32_t[]", sums)) == 0
+    assert (copy == rows).all()
+    assert (sums == np.bitwise_xor.reduce(rows.view(np.uint32), axis=1)).all()
+    assert lib.copy_xor(given, 5, 20, room, ffi.from_buffer("uint32_t[]", sums)) == -1
+
+
+def test_sender_takes_messages_and_descriptors_in_turn() -> None:
+    pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2)]
+    try:
+        path.Sender([here.fileno() for here, _ in pairs], [b"one", b"two", b"six"]).send(6)
+        got = [[there.recv(8) for _ in range(3)] for _, there in pairs]
+        assert got == [[b"one", b"six", b"two"], [b"two", b"one", b"six"]]
+    finally:
+        for pair in pairs:
+            for end in pair:
+                end.close()
+    with pytest.raises(DeviceError, match=os.strerror(errno.EBADF).lower()):
+        path.Sender([-1], [b"one"]).send(1)
+
+
+def test_bulk_has_its_rows() -> None:
+    rounds: list[None] = []
+    rows = bulk.run(TINY, lambda: rounds.append(None))
+    assert len(rounds) == bulk.steps(TINY)
+    hashing = ["scalar loop", "native", "copy and XOR", "numpy"]
+    classifying = ["Python reference", "native", "native, to Python objects"]
+    assert [row.key[1:] for row in rows] == [
+        *(("hash IPv4/TCP", variant) for variant in hashing),
+        *(("hash IPv6/TCP", variant) for variant in hashing),
+        *(("classify", variant) for variant in classifying),
+    ]
+    for row in rows:
+        assert row.value.low > 0
+        assert row.value.count == TINY.rounds
+        assert row.ratio is not None
+        if row.variant == report.base_of(row.benchmark, row.case):
+            assert row.ratio == Summary(1, 1, 1, TINY.rounds)
+
+
+def test_names_come_in_their_order() -> None:
+    assert report.select([]) == report.NAMES
+    assert report.select(["path", "bulk"]) == ("bulk", "path")
+    with pytest.raises(ConfigError, match="benchmark: must be of bulk, stages"):
+        report.select(["bulk", "speed"])
+
+
+def test_a_saved_run_is_read_back(tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    report.save(file, report.to_json([ROW], TINY))
+    assert report.read_saved(file) == {ROW.key: ROW.value}
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("", "is no saved run"),
+        ("[]", "is no saved run"),
+        ('{"format": 1, "rows": [{}]}', "is no saved run"),
+        ('{"format": 99, "rows": []}', "has format 99, not 1"),
+        (None, "no such file or directory"),
+    ],
+)
+def test_what_is_no_saved_run(tmp_path: Path, text: str | None, rule: str) -> None:
+    file = tmp_path / "run.json"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ConfigError, match=rule) as caught:
+        report.read_saved(file)
+    assert caught.value.field == "compare"
+
+
+def test_a_run_that_cannot_be_saved(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="save: cannot write"):
+        report.save(tmp_path / "none" / "run.json", {})
+
+
+def test_a_change_is_clear_if_the_quartiles_do_not_overlap() -> None:
+    before = {ROW.key: Summary(20, 18, 22, 5)}
+    change = report.change_of(ROW, before)
+    assert change == report.Change(before[ROW.key], -0.5, True)
+    assert change.to_json()["relative"] == -0.5
+    change = report.change_of(ROW, {ROW.key: Summary(11, 10, 12, 5)})
+    assert change is not None
+    assert not change.clear
+    assert report.change_of(ROW, {}) is None
+    assert report.change_of(ROW, {ROW.key: Summary(0, 0, 0, 1)}) is None
+
+
+def test_command_prints_json(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    code, out, _ = run(capsys, "bulk", "--quick", "--repeat", "1", "--json", "--save", str(file))
+    assert code == 0
+    first = json.loads(out)
+    assert first["rounds"] == 1
+    assert {row["benchmark"] for row in first["rows"]} == {"bulk"}
+    assert set(first["machine"]) == {"cpu", "cpus", "kernel", "python", "vnethash", "load"}
+    row = first["rows"][1]
+    assert (row["case"], row["variant"], row["unit"]) == ("hash IPv4/TCP", "native", "ns")
+    assert 0 < row["ratio"]["median"] < 1
+
+    code, out, _ = run(capsys, "bulk", "--quick", "--repeat", "1", "--json", "--compare", str(file))
+    assert code == 0
+    changed = json.loads(out)["rows"][1]["change"]
+    assert changed["before"] == json.loads(file.read_text())["rows"][1]["value"]
+    assert changed["relative"] > -1
+
+
+def test_command_prints_tables(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    report.save(file, report.to_json([], TINY))
+    code, out, _ = run(capsys, "bulk", "--quick", "--repeat", "1", "--compare", str(file))
+    assert code == 0
+    for word in ("hash IPv6/TCP", "scalar loop", "median", "quartiles", "change", "1 interleaved"):
+        assert word in out
+
+
+@pytest.mark.parametrize(
+    "args",
+    [["speed"], ["--repeat", "0"], ["bulk", "--compare", "/nonexistent"]],
+)
+def test_wrong_use(capsys: pytest.CaptureFixture[str], args: list[str]) -> None:
+    code, out, err = run(capsys, *args)
+    assert code == main.EXIT_USAGE
+    assert out == ""
+    assert err.startswith("vnethash: error: ")
