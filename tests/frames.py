@@ -11,7 +11,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-ETHERNET = bytes.fromhex("020000000002" "020000000001")
+ETHERNET = bytes.fromhex("020000000002020000000001")
 """Destination and source address."""
 
 TCP, UDP = 6, 17
@@ -67,8 +67,7 @@ def chain(extensions: list[tuple[int, bytes]], last: int, payload: bytes) -> tup
     """Extension headers (number, bytes behind the next header byte) in front of ``payload``."""
     numbers = [number for number, _ in extensions] + [last]
     data = b"".join(
-        bytes([after]) + body
-        for (_, body), after in zip(extensions, numbers[1:], strict=True)
+        bytes([after]) + body for (_, body), after in zip(extensions, numbers[1:], strict=True)
     )
     return numbers[0], data + payload
 

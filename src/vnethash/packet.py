@@ -30,7 +30,8 @@ PACKET_DTYPE = np.dtype(
 )
 """struct vh_packet (native/core.h)."""
 
-_HEADER_FIELDS = list(PACKET_DTYPE.names or ())[2:10]
+_HEADER = slice(8, 28)
+"""Where its header lies: struct vnet_hdr, the 20 bytes of virtio."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +94,7 @@ class Batch:
     def packet(self, index: int) -> Packet:
         """A copy of one packet."""
         row = self.columns[index]
-        header = Header(
-            *(int(row[name]) for name in _HEADER_FIELDS),
-            hash_report=ReportType(int(row["hash_report"])),
-        )
+        header = Header.decode(row.tobytes()[_HEADER])
         return Packet(
             header, self.frame(index).tobytes(), int(row["queue"]), bool(row["has_record"])
         )

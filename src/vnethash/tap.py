@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
@@ -106,10 +106,10 @@ class Queue:
 
     async def _readable(self) -> None:
         loop = asyncio.get_running_loop()
-        ready = loop.create_future()
-        loop.add_reader(self.fileno(), lambda: ready.done() or ready.set_result(None))
+        ready = asyncio.Event()
+        loop.add_reader(self.fileno(), ready.set)
         try:
-            await ready
+            await ready.wait()
         finally:
             loop.remove_reader(self.fileno())
 
@@ -260,7 +260,9 @@ class Tap:
 def _config(queues: int | None, rss: RssConfig | None) -> RssConfig:
     config = rss or RssConfig.default(4 if queues is None else queues)
     if queues is not None and queues != config.queues:
-        raise ConfigError("queues", f"is {queues}, but the RSS configuration is for {config.queues}")
+        raise ConfigError(
+            "queues", f"is {queues}, but rss is for {config.queues}"
+        )
     if config.queues > QUEUES_MAX:
         raise ConfigError("queues", f"is {config.queues}, a tap has at most {QUEUES_MAX}")
     return config

@@ -311,36 +311,46 @@ def _steering(patch: pytest.MonkeyPatch) -> None:
         pytest.param(_at(Map, "pin"), id="pinning a map"),
         pytest.param(_at(PinFolder, "write_record"), id="writing the record"),
         pytest.param(_at(pinned, "_attach_hook"), id="attaching"),
-        pytest.param(_at(Link, "pin"), id="pinning the link"),
         pytest.param(_steering, id="steering"),
     ],
 )
 def test_a_failed_attach_leaves_the_device_as_it_was(
     tap: TunDevice,
+    point: str,
     break_it: Callable[[pytest.MonkeyPatch], None],
     monkeypatch: pytest.MonkeyPatch,
     pins: Path,
-    request: pytest.FixtureRequest,
 ) -> None:
-    if "link" in request.node.callspec.id and not probe(TCX):
-        pytest.skip("no tcx")
     with programs.steering(2) as own:
         tap.set_steering(own.fd)
     with monkeypatch.context() as patch:
         break_it(patch)
         before = set(pins.rglob("*"))
         with pytest.raises(VnethashError):
-            attach("tap0", ALL_TO_3, Reporting.RECORD)
+            attach("tap0", ALL_TO_3, Reporting.RECORD, point=point)
         assert set(pins.rglob("*")) == before
     assert through(tap) == {flows.Got(2, frame) for frame in flows.FLOWS}
+    assert tc.filters(tap.ifindex) == []
     assert not tc.has_clsact(tap.ifindex)
     path = folder_of("tap0").path
     if path.is_dir():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-    attach("tap0", ALL_TO_3).close()
+    attach("tap0", ALL_TO_3, point=point).close()
     detach("tap0")
+
+
+@pytest.mark.parametrize("point", [TCX], indirect=True)
+def test_a_link_that_cannot_be_pinned_is_taken_off(
+    tap: TunDevice, point: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Link, "pin", _refuse)
+        with pytest.raises(BpfError, match="refused"):
+            attach("tap0", ALL_TO_3, Reporting.RECORD, point=point)
+    assert list_attached() == []
+    assert is_left_to_the_kernel(tap)
 
 
 def test_a_failure_after_steering_was_set_undoes_it(

@@ -14,6 +14,7 @@ from tests.kernel.wire import collect, quiet_tap, sender
 from vnethash.errors import ConfigError, DeviceError
 from vnethash.kernel import link
 from vnethash.kernel.netns import Namespace
+from vnethash.packet import Packet
 from vnethash.reporting import Reporting
 from vnethash.rss import reference
 from vnethash.rss.config import RssConfig
@@ -147,18 +148,18 @@ def test_device_without_ethernet_headers(engine: str) -> None:
         link.quiet(tap.name)
         link.set_up(tap.name)
         with sender(tap) as wire:
-            packets = [
-                frames.ipv4(frames.udp(port)) for port in range(8)
-            ] + [frames.ipv6(frames.tcp(port), frames.TCP) for port in range(8)]
+            packets = [frames.ipv4(frames.udp(port)) for port in range(8)] + [
+                frames.ipv6(frames.tcp(port), frames.TCP) for port in range(8)
+            ]
             for packet in packets:
                 number = 0x0800 if packet[0] >> 4 == 4 else 0x86DD
                 wire.sendto(packet, (tap.name, number))
             got = collect(tap, len(packets))
             assert sorted(packet.frame for packet in got) == sorted(packets)
-            for packet in got:
-                expected = reference.classify(packet.frame, tap.rss, l3=True)
-                assert packet.hash_value == expected.hash_value
-                assert packet.queue == expected.queue
+            for received in got:
+                expected = reference.classify(received.frame, tap.rss, l3=True)
+                assert received.hash_value == expected.hash_value
+                assert received.queue == expected.queue
 
 
 @every_engine
@@ -206,7 +207,7 @@ def test_queues_work_with_selectors(engine: str) -> None:
         assert selector.select(0) == []
         with sender(tap) as wire:
             wire.send(frame)
-        packets = []
+        packets: list[Packet] = []
         while not packets:
             for key, _ in selector.select(2):
                 packets += key.data.receive_batch(timeout=0)
@@ -283,14 +284,14 @@ def test_a_tap_that_goes_away_ends_the_read(engine: str, netns: Namespace) -> No
 
 def test_open_validates_before_it_touches_anything() -> None:
     for options, message in (
-        ({"queues": 2, "rss": RssConfig.default(4)}, "queues: is 2, but the RSS configuration"),
+        ({"queues": 2, "rss": RssConfig.default(4)}, "queues: is 2, but rss is for 4"),
         ({"queues": 257}, "a tap has"),
         ({"reporting": "sometimes"}, "reporting: must be one of"),
         ({"engine": "magic"}, "engine: must be one of auto, ebpf, software"),
         ({"name": "a" * 16}, "name"),
     ):
         with pytest.raises(ConfigError, match=message):
-            Tap.open(**options)  # type: ignore[arg-type]
+            Tap.open(**options)
     assert [name for _, name in socket.if_nameindex()] == ["lo"]
 
 
@@ -326,8 +327,7 @@ def test_steering_is_gone_after_close() -> None:
         with Tap.open("tap0", queues=2, engine="software") as tap, sender(tap) as wire:
             frame = frames.ethernet(0x0800, frames.ipv4(frames.udp()))
             wire.send(frame)
-            assert [packet for packet in collect(tap, 1)][0].frame == frame
+            assert next(iter(collect(tap, 1))).frame == frame
     finally:
         with TunDevice.create("tap0", 2) as device:
             device.set_persist(False)
-

@@ -121,7 +121,7 @@ def test_numbers_are_pythons() -> None:
             kind = getattr(lib, f"VNET_HASH_{ours.get(name, name)}")
             assert kind == report.hash_type
     assert lib.VNET_HASH_ALL == HashType.ALL
-    assert lib.VNET_REPORTS == len(ReportType)
+    assert len(ReportType) == lib.VNET_REPORTS
     assert lib.VNET_HDR_LEN == header.V1_SIZE
     assert lib.VNET_HDR_HASH_LEN == header.HASH_SIZE
 

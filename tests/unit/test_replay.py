@@ -18,8 +18,9 @@ import pytest
 
 import vnethash
 from tests import frames
-from vnethash.capture import CaptureError, Frame, write_pcap
+from vnethash.capture import Frame, write_pcap
 from vnethash.cli import main
+from vnethash.errors import CaptureError
 from vnethash.replay.outcome import windows
 from vnethash.rss import reference
 from vnethash.rss.config import RssConfig

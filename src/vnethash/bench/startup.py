@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 """What is done once: opening a tap, changing its configuration, starting the program."""
 
+import os
 import subprocess
 import sys
 from itertools import cycle
+from pathlib import Path
 
+import vnethash
 from vnethash.bench.measure import Advance, Effort, Row, Summary, Target, interleave, nanoseconds
 from vnethash.kernel import netns
 from vnethash.rss.config import RssConfig
@@ -55,5 +58,8 @@ def _open() -> int:
 
 
 def _help() -> None:
+    # This very package, wherever it was imported from.
+    paths = [str(Path(vnethash.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     command = [sys.executable, "-m", "vnethash.cli.main", "--help"]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=env)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _BAR = 58
 """Columns of the longest bar."""
+_SEED = 42
+"""One whose TCP connections reach all of four queues."""
 _QUEUE_STYLES = ("cyan", "magenta", "yellow", "blue", "bright_cyan", "bright_magenta")
 
 
@@ -36,7 +38,10 @@ class DemoEngine(StrEnum):
 
 def demo_command(
     queues: Annotated[
-        int, typer.Option("--queues", "-q", metavar="N", help="Queues of the tap.")
+        int,
+        typer.Option(
+            "--queues", "-q", metavar="N", help=f"Queues of the tap (default {DEFAULT_QUEUES})."
+        ),
     ] = DEFAULT_QUEUES,
     engine: Annotated[
         DemoEngine,
@@ -49,8 +54,11 @@ def demo_command(
         ),
     ] = DemoEngine.AUTO,
     seed: Annotated[
-        int, typer.Option("--seed", metavar="N", help="Other ports and payloads for another seed.")
-    ] = 0,
+        int,
+        typer.Option(
+            "--seed", metavar="N", help="Other ports and payloads for another seed (default 42)."
+        ),
+    ] = _SEED,
     json: JsonOption = False,
 ) -> None:
     """Send real traffic through a steered tap and check every packet.

@@ -22,17 +22,19 @@ _IPV6_DSTOPTS = 59  # include/uapi/linux/in6.h
 async def hold(plan: Plan, lab: Lab) -> None:
     """All conversations of `plan`, at the same time.
 
-    Raises VnethashError if one breaks, or what comes back is not what was sent.
+    Raises NotPermitted without CAP_NET_RAW, and VnethashError (in an
+    ExceptionGroup) if what comes back is not what was sent, or nothing does.
     """
-    async with asyncio.TaskGroup() as group:
-        for exchange in plan.tcp:
-            group.create_task(_tcp(exchange, lab))
-        for exchange in plan.udp + plan.fragmented:
-            group.create_task(_udp(exchange, lab))
-        group.create_task(_udp(plan.options, lab, options=True))
-        for near, far in ((NEAR4, FAR4), (NEAR6, FAR6)):
-            group.create_task(_ping(near, far, plan.ping_identifier, lab))
+    # First what needs CAP_NET_RAW, and says so.
     with closing(PacketSocket(lab.near.name)) as raw:
+        async with asyncio.TaskGroup() as group:
+            for exchange in plan.tcp:
+                group.create_task(_tcp(exchange, lab))
+            for exchange in plan.udp + plan.fragmented:
+                group.create_task(_udp(exchange, lab))
+            group.create_task(_udp(plan.options, lab, options=True))
+            for near, far in ((NEAR4, FAR4), (NEAR6, FAR6)):
+                group.create_task(_ping(near, far, plan.ping_identifier, lab))
         for frame in tagged_frames(plan, lab.near_mac, lab.far_mac):
             raw.send(frame)
 
@@ -40,19 +42,21 @@ async def hold(plan: Plan, lab: Lab) -> None:
 async def _tcp(exchange: Exchange, lab: Lab) -> None:
     near_port, far_port = exchange.ports
     listening = lab.far_socket(exchange.far, socket.SOCK_STREAM)
-    listening.bind((str(exchange.far), far_port))
-    server = await asyncio.start_server(_echo, sock=listening)
-    async with server:
-        calling = lab.near_socket(exchange.near, socket.SOCK_STREAM)
+    calling = lab.near_socket(exchange.near, socket.SOCK_STREAM)
+    # Closed once more than need be, where a stream or server has them.
+    with closing(listening), closing(calling):
+        listening.bind((str(exchange.far), far_port))
         calling.bind((str(exchange.near), near_port))
-        await asyncio.get_running_loop().sock_connect(calling, (str(exchange.far), far_port))
-        reader, writer = await asyncio.open_connection(sock=calling)
-        try:
-            writer.write(exchange.payload)
-            writer.write_eof()
-            back = await reader.read(-1)
-        finally:
-            writer.close()
+        async with await asyncio.start_server(_echo, sock=listening):
+            await asyncio.get_running_loop().sock_connect(calling, (str(exchange.far), far_port))
+            reader, writer = await asyncio.open_connection(sock=calling)
+            try:
+                writer.write(exchange.payload)
+                writer.write_eof()
+                back = await reader.read(-1)
+            finally:
+                writer.close()
+            await writer.wait_closed()
     _compare(f"TCP port {far_port}", exchange.payload, back)
 
 

@@ -11,10 +11,11 @@ from vnethash.demo.frames import Address
 NEAR4, FAR4 = IPv4Address("10.0.0.1"), IPv4Address("10.0.0.2")
 NEAR6, FAR6 = IPv6Address("fd00::1"), IPv6Address("fd00::2")
 
-TCP_PORTS = (22, 80, 443)
-UDP_PORTS = (53, 123)
+# Of four digits: no capability is needed, and a flow fits its column.
+TCP_PORTS = (1080, 5201, 8080)
+UDP_PORTS = (4789, 5353)
 FRAGMENTED_PORT = 2049
-OPTIONS_PORT = 500
+OPTIONS_PORT = 5000
 
 BULK = 512 << 10
 """Bytes that each TCP connection sends, and gets back."""
@@ -57,7 +58,7 @@ class Plan:
     def from_seed(cls, seed: int) -> Self:
         """Near ports and payloads by the pseudo-random numbers of ``seed``."""
         chance = random.Random(seed)
-        ports = iter(chance.sample(range(32768, 61000), 64))
+        ports = iter(chance.sample(range(1024, 10000), 64))
 
         def exchanges(far_ports: tuple[int, ...], size: int) -> tuple[Exchange, ...]:
             return tuple(

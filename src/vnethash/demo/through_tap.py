@@ -75,7 +75,7 @@ async def _converse(plan: Plan, lab: Lab) -> None:
     except TimeoutError:
         raise VnethashError(f"the traffic did not end within {_TIME_LIMIT:g} s") from None
     except ExceptionGroup as group:
-        # Several conversations may break for one reason: tell the first.
+        # Several conversations may break for one reason: the first will do.
         raise _first(group) from None
 
 

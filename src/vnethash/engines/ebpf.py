@@ -56,9 +56,7 @@ class EbpfEngine:
             history = History()
             resources.callback(history.close)
             stages = resources.enter_context(
-                Stages.load(
-                    setup.rss.queues, l3=setup.l3, max_indirection=setup.max_indirection
-                )
+                Stages.load(setup.rss.queues, l3=setup.l3, max_indirection=setup.max_indirection)
             )
             stages.maps.record_udp_gso(bool(setup.offloads & Offload.USO4))
             stages.maps.publish(history.push(setup.rss, setup.reporting))

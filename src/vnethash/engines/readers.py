@@ -42,9 +42,7 @@ class QueueReader:
         ffi, self._lib = core()
         self._fd = fd
         self._history = history  # the core reads it
-        self._reader = ffi.new(
-            "struct vh_reader *", [fd, queue, l3, records, history.handle]
-        )
+        self._reader = ffi.new("struct vh_reader *", [fd, queue, l3, records, history.handle])
 
     def fileno(self) -> int:
         return self._fd

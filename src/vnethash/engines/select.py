@@ -53,7 +53,7 @@ def choose(requested: str = AUTO) -> Choice:
 
 
 def _require_ebpf() -> str | None:
-    for feature in ("libbpf", "tc program", "steering program"):
+    for feature in ("libbpf", "tc program", "steering program", "CAP_PERFMON"):
         _require(feature)
     return probe.best_attach_point().name
 
