@@ -100,7 +100,7 @@ def test_stages_have_their_rows() -> None:
         "hash stage",
         "steering stage",
     ]
-    own = {"hash stage", "steering stage", "hash stage, once", "hash stage and record, once"}
+    own = {"hash stage", "steering stage", "hash stage, once", "with record, once"}
     both = own | {"bit by bit", "bit by bit, padded"}
     expected = dict.fromkeys(kinds(), both)
     expected["VLAN/IPv4/TCP"] = expected["IPv6/options/TCP"] = own

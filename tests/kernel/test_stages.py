@@ -13,8 +13,9 @@ from vnethash.errors import ConfigError
 from vnethash.reporting import Reporting
 from vnethash.rss import reference
 from vnethash.rss.classified import Classified
+from vnethash.rss.compiled import compile_config
 from vnethash.rss.config import RssConfig
-from vnethash.rss.native import Hasher, compile_config
+from vnethash.rss.native import Hasher
 from vnethash.virtio.hash_types import HashType, ReportType
 
 CONFIG = RssConfig.default(8)

@@ -11,8 +11,9 @@ from vnethash.errors import ConfigError
 from vnethash.native import core
 from vnethash.packet import PACKET_DTYPE
 from vnethash.rss import reference
+from vnethash.rss.compiled import compile_config
 from vnethash.rss.config import RssConfig
-from vnethash.rss.native import Hasher, compile_config
+from vnethash.rss.native import Hasher
 from vnethash.virtio import header
 from vnethash.virtio.hash_types import HashType, ReportType
 

@@ -28,8 +28,9 @@ from vnethash.bench.measure import (
 )
 from vnethash.native import core
 from vnethash.rss import reference
+from vnethash.rss.compiled import compile_config
 from vnethash.rss.config import RssConfig
-from vnethash.rss.native import Hasher, compile_config
+from vnethash.rss.native import Hasher
 
 NAME = "bulk"
 BASE = "scalar loop"

@@ -56,7 +56,7 @@ from vnethash.virtio.header import GsoType, Header, HeaderFlag
 NAME = "path"
 BASE = "plain tap"
 _OFF, _RECORD, _REHASH, _SOFTWARE = "ebpf off", "ebpf record", "ebpf rehash", "software"
-VARIANTS = (BASE, "bit by bit, no hash", _OFF, _RECORD, _REHASH, _SOFTWARE)
+VARIANTS = (BASE, "bit by bit", _OFF, _RECORD, _REHASH, _SOFTWARE)
 _TARGETS = {_OFF: 1.05, _RECORD: 1.10}
 
 QUEUES = 4
@@ -150,7 +150,7 @@ def _target(name: str, ratio: Summary | None) -> Target | None:
     if name not in _TARGETS or ratio is None:
         return None
     most = _TARGETS[name]
-    return Target(f"at most {most:.2f}", ratio.median <= most)
+    return Target(f"<= {most:.2f}", ratio.median <= most)
 
 
 class Lane:
@@ -292,13 +292,13 @@ def _from_host(device: TunDevice, length: int, resources: ExitStack) -> "Sender"
 
 
 TRAFFIC = (
-    Traffic("bridge, 60 bytes", _from_guest, 60, True),
-    Traffic("bridge, 1514 bytes", _from_guest, 1514, True),
-    Traffic("bridge, TSO of 60 kB", _from_guest, 60_000, True, 48),
-    Traffic("veth and bridge, 60 bytes", _from_container, 60, True),
-    Traffic("veth and bridge, 1514 bytes", _from_container, 1514, True),
-    Traffic("local sockets, 60 bytes", _from_host, 60, False),
-    Traffic("local sockets, 1514 bytes", _from_host, 1514, False),
+    Traffic("bridge, 60 B", _from_guest, 60, True),
+    Traffic("bridge, 1514 B", _from_guest, 1514, True),
+    Traffic("bridge, TSO 60 kB", _from_guest, 60_000, True, 48),
+    Traffic("veth, bridge, 60 B", _from_container, 60, True),
+    Traffic("veth, bridge, 1514 B", _from_container, 1514, True),
+    Traffic("local sockets, 60 B", _from_host, 60, False),
+    Traffic("local sockets, 1514 B", _from_host, 1514, False),
 )
 
 

@@ -45,7 +45,7 @@ def run(effort: Effort, advance: Advance) -> list[Row]:
 
 def _row(name: str, value: Summary) -> Row:
     most = _TARGETS[name]
-    target = Target(f"under {most} ms", value.median < most)
+    target = Target(f"< {most} ms", value.median < most)
     case = "process" if name == _HELP else f"{_QUEUES} queues"
     return Row(NAME, case, name, "ms", value, target=target)
 

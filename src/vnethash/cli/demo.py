@@ -39,9 +39,7 @@ class DemoEngine(StrEnum):
 def demo_command(
     queues: Annotated[
         int,
-        typer.Option(
-            "--queues", "-q", metavar="N", help=f"Queues of the tap (default {DEFAULT_QUEUES})."
-        ),
+        typer.Option("--queues", "-q", metavar="N", help="Queues of the tap."),
     ] = DEFAULT_QUEUES,
     engine: Annotated[
         DemoEngine,
@@ -55,9 +53,7 @@ def demo_command(
     ] = DemoEngine.AUTO,
     seed: Annotated[
         int,
-        typer.Option(
-            "--seed", metavar="N", help="Other ports and payloads for another seed (default 42)."
-        ),
+        typer.Option("--seed", metavar="N", help="Other ports and payloads for another seed."),
     ] = _SEED,
     json: JsonOption = False,
 ) -> None:

@@ -163,7 +163,7 @@ class PinnedTap:
         reporting: Reporting | None = None,
     ) -> None:
         """As ``configure``, with what ``change`` makes of the configuration in force."""
-        from vnethash.rss.native import compile_config
+        from vnethash.rss.compiled import compile_config
 
         with locked(self._folder.root):
             device = self.device()
@@ -264,7 +264,7 @@ def attach(
     NotPermitted, Unsupported, DependencyMissing, BpfError. The device is
     then as it was.
     """
-    from vnethash.rss.native import compile_config
+    from vnethash.rss.compiled import compile_config
 
     if point not in (AUTO, TCX, CLSACT):
         raise ConfigError("attach_point", f"must be {AUTO}, {TCX} or {CLSACT}, not {point!r}")

@@ -5,8 +5,8 @@ from typing import Any
 
 from vnethash.native import core
 from vnethash.reporting import Reporting
+from vnethash.rss.compiled import compile_config
 from vnethash.rss.config import RssConfig
-from vnethash.rss.native import compile_config
 
 
 class History:

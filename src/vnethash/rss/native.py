@@ -10,28 +10,13 @@ import numpy.typing as npt
 
 from vnethash.errors import ConfigError
 from vnethash.native import core
-from vnethash.reporting import Reporting
 from vnethash.rss.classified import Classified
+from vnethash.rss.compiled import compile_config
 from vnethash.rss.config import RssConfig
 from vnethash.virtio.hash_types import ReportType
 
 INPUT_LENGTH = 36
 """Bytes of the longest input: two IPv6 addresses and two ports."""
-
-
-def compile_config(config: RssConfig, reporting: Reporting = Reporting.RECORD) -> Any:
-    """``config`` as the core and the BPF stages want it: a cffi struct vh_config pointer."""
-    ffi, lib = core()
-    entries = len(config.indirection_table)
-    compiled = ffi.new("struct vh_config *", {"table": list(config.indirection_table)})
-    compiled.rss.hash_types = int(config.hash_types)
-    compiled.rss.table_mask = entries - 1
-    compiled.rss.unclassified = config.unclassified_queue
-    compiled.rss.queues = config.queues
-    compiled.rss.reporting = reporting.code
-    compiled.rss.key = config.key
-    lib.vh_fill_tables(ffi.addressof(compiled, "rss"))
-    return compiled
 
 
 class Hasher:
