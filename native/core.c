@@ -48,6 +48,8 @@ static __u32 key_window(const __u8 *key, __u32 bit)
 
 API void vh_fill_tables(struct vnet_config *config)
 {
+	for (__u32 kind = 0; kind < VNET_REPORTS; kind++)
+		config->rules[kind] = vnet_rule(config->hash_types, kind);
 	for (__u32 i = 0; i < VNET_INPUT_LEN; i++) {
 		__u32 *table = config->toeplitz[i];
 
@@ -112,11 +114,11 @@ API void vh_toeplitz_batch(const struct vnet_config *config, const __u8 *inputs,
 static void decide(const struct vh_config *config, const struct vnet_headers *headers,
 		   struct vh_verdict *verdict)
 {
-	__u32 report = vnet_report_type(config->rss.hash_types, headers);
+	__u32 rule = config->rss.rules[headers->kind];
 
-	verdict->report = report;
-	if (report) {
-		verdict->hash_value = vnet_hash(&config->rss, headers, report);
+	verdict->report = rule & VNET_RULE_REPORT;
+	if (verdict->report) {
+		verdict->hash_value = vnet_hash(&config->rss, headers, rule);
 		verdict->index = verdict->hash_value & config->rss.table_mask;
 		verdict->queue = config->table[verdict->index];
 	} else {

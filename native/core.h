@@ -41,7 +41,7 @@ struct vh_layout {
 void vh_layout(struct vh_layout *layout);
 
 /* hashing */
-void vh_fill_tables(struct vnet_config *config); /* `toeplitz` from `key` */
+void vh_fill_tables(struct vnet_config *config); /* from its hash types and key */
 __u32 vh_toeplitz(const struct vnet_config *config, const __u8 *input, __u32 length);
 void vh_toeplitz_batch(const struct vnet_config *config, const __u8 *inputs, __u32 width,
 		       __u64 count, __u32 *hashes);

@@ -17,13 +17,11 @@
 #include "bpf.h"
 #define vnet_inline static __always_inline
 #define VNET_KEEP_LOOP _Pragma("clang loop unroll(disable)")
-#define vnet_forget() barrier()
 #else
 #include <stddef.h>
 #include <string.h>
 #define vnet_inline static inline __attribute__((always_inline))
 #define VNET_KEEP_LOOP
-#define vnet_forget()
 #endif
 
 enum vnet_bound {
@@ -32,20 +30,19 @@ enum vnet_bound {
 	VNET_SCRATCH = 40,       /* the largest header read at once: IPv6 */
 };
 
+/* What the dissector saw. Addresses and ports as they lie in the packet. */
+struct vnet_headers {
+	__u32 kind;       /* enum vnet_report, the most specific one; NONE: not IP */
+	__u32 address[8]; /* source and destination, 2 words or 8 */
+	__u32 final[8];   /* the same for a mobile node; set for the kinds .._EX */
+	__u32 ports;      /* set for the kinds TCP.. and UDP.. */
+};
+
+/* Kinds come in threes: the addresses', TCP's, UDP's. */
 enum vnet_l4 {
 	VNET_L4_NONE = 0,
 	VNET_L4_TCP = 1,
 	VNET_L4_UDP = 2,
-};
-
-/* What the dissector saw. Addresses and ports as they lie in the packet. */
-struct vnet_headers {
-	__u8 version;       /* 4, 6, or 0: not IP */
-	__u8 l4;            /* enum vnet_l4: whose ports are in `ports` */
-	__u8 has_extension; /* IPv6 extension headers follow: `final` is set */
-	__u32 address[8];   /* source and destination, 2 words or 8 */
-	__u32 final[8];     /* the same for a mobile node: home address, type 2 route */
-	__u32 ports;
 };
 
 /* Where the bytes come from. */
@@ -146,7 +143,7 @@ vnet_inline __u32 vnet_packet_end(const struct vnet_frame *frame, __u32 start, _
 }
 
 /* Which transport header lies whole at `offset`, enum vnet_l4. */
-vnet_inline __u8 vnet_l4_at(__u8 protocol, __u32 offset, __u32 end)
+vnet_inline __u32 vnet_l4_at(__u8 protocol, __u32 offset, __u32 end)
 {
 	if (protocol == 6 && offset + 20 <= end)
 		return VNET_L4_TCP;
@@ -158,14 +155,14 @@ vnet_inline __u8 vnet_l4_at(__u8 protocol, __u32 offset, __u32 end)
 vnet_inline void vnet_dissect_l4(const struct vnet_frame *frame, struct vnet_headers *headers,
 				 __u8 protocol, __u32 offset, __u32 end)
 {
-	__u8 l4 = vnet_l4_at(protocol, offset, end);
+	__u32 l4 = vnet_l4_at(protocol, offset, end);
 	const __u8 *ports;
 
 	if (l4) {
 		ports = vnet_at(frame, offset, 4);
 		if (ports) {
 			headers->ports = vnet_u32(ports);
-			headers->l4 = l4;
+			headers->kind += l4;
 		}
 	}
 }
@@ -182,7 +179,7 @@ vnet_inline void vnet_dissect_ipv4(const struct vnet_frame *frame, struct vnet_h
 	header_length = (ip[0] & 15) * 4;
 	if (header_length < 20)
 		return;
-	headers->version = 4;
+	headers->kind = VNET_REPORT_IPV4;
 	headers->address[0] = vnet_u32(ip + 12);
 	headers->address[1] = vnet_u32(ip + 16);
 	if (vnet_be16(ip + 6) & 0x3fff) /* more fragments, or not the first */
@@ -246,7 +243,7 @@ vnet_inline void vnet_walk_extensions(const struct vnet_frame *frame, struct vne
 {
 	int has_home = 0, has_route = 0;
 	const __u8 *at;
-	__u32 length;
+	__u32 length, l4;
 	__u8 this;
 
 	VNET_KEEP_LOOP
@@ -278,15 +275,33 @@ vnet_inline void vnet_walk_extensions(const struct vnet_frame *frame, struct vne
 			has_home = vnet_find_home(frame, headers, offset + 2, offset + length);
 		offset += length;
 	}
-	headers->l4 = vnet_l4_at(next, offset, end);
-	if (headers->l4) {
+	l4 = vnet_l4_at(next, offset, end);
+	if (l4) {
 		at = vnet_copy_at(frame, offset, 4);
-		if (at)
+		if (at) {
 			headers->ports = vnet_u32(at);
-		else
-			headers->l4 = VNET_L4_NONE;
+			headers->kind += l4;
+		}
 	}
 }
+
+#ifdef __bpf__
+/*
+ * A global function: the verifier checks it once, for any packet, instead of
+ * once for each way a packet may come here.
+ */
+__noinline int vnet_walk(struct __sk_buff *skb, struct vnet_headers *headers, __u32 next,
+			 __u32 offset, __u32 end)
+{
+	__u64 scratch[VNET_SCRATCH / 8];
+	struct vnet_frame frame = { .skb = skb, .scratch = scratch };
+
+	if (headers)
+		vnet_walk_extensions(&frame, headers, next, offset, end);
+	return 0;
+}
+#define vnet_walk_extensions(frame, ...) vnet_walk((frame)->skb, __VA_ARGS__)
+#endif
 
 /* RFC 8200 */
 vnet_inline void vnet_dissect_ipv6(const struct vnet_frame *frame, struct vnet_headers *headers,
@@ -297,16 +312,16 @@ vnet_inline void vnet_dissect_ipv6(const struct vnet_frame *frame, struct vnet_h
 
 	if (!ip || ip[0] >> 4 != 6)
 		return;
-	headers->version = 6;
+	headers->kind = VNET_REPORT_IPV6;
 	vnet_copy_address(headers->address, ip + 8);
 	vnet_copy_address(headers->address + 4, ip + 24);
 	end = vnet_packet_end(frame, offset + 40, vnet_be16(ip + 4));
-	headers->has_extension = vnet_is_extension(ip[6]);
-	if (!headers->has_extension) {
+	if (!vnet_is_extension(ip[6])) {
 		vnet_dissect_l4(frame, headers, ip[6], offset + 40, end);
 		return;
 	}
-	vnet_forget(); /* linked copies would double the verifier's work */
+	headers->kind = VNET_REPORT_IPV6_EX;
+	headers->ports = 0; /* a global function takes no memory unset */
 	vnet_copy_address(headers->final, ip + 8);
 	vnet_copy_address(headers->final + 4, ip + 24);
 	vnet_walk_extensions(frame, headers, ip[6], offset + 40, end);
@@ -328,9 +343,7 @@ vnet_inline void vnet_dissect(const struct vnet_frame *frame, struct vnet_header
 	const __u8 *at;
 	__u16 type;
 
-	headers->version = 0;
-	headers->l4 = VNET_L4_NONE;
-	headers->has_extension = 0;
+	headers->kind = VNET_REPORT_NONE;
 	if (is_l3) {
 		at = vnet_at(frame, 0, 1);
 		if (!at)

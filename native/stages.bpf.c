@@ -37,7 +37,7 @@ struct {
 
 struct verdict {
 	__u32 hash_value;
-	__u32 report;
+	__u32 rule; /* enum vnet_rule */
 	__u32 queue;
 	__u32 reporting;
 };
@@ -70,9 +70,9 @@ static __always_inline struct verdict decide(const struct vnet_headers *headers)
 		const struct vnet_config *config = &state.config[generation & 1];
 
 		verdict.reporting = config->reporting;
-		verdict.report = vnet_report_type(config->hash_types, headers);
-		if (verdict.report) {
-			verdict.hash_value = vnet_hash(config, headers, verdict.report);
+		verdict.rule = config->rules[headers->kind & 15];
+		if (verdict.rule & VNET_RULE_REPORT) {
+			verdict.hash_value = vnet_hash(config, headers, verdict.rule);
 			verdict.queue =
 				table_lookup(generation, verdict.hash_value & config->table_mask);
 		} else {
@@ -96,7 +96,7 @@ static __always_inline void store_record(struct __sk_buff *skb, const struct ver
 		return; /* cannot be: change_head() has just made this room */
 	*(struct vnet_record *)data = (struct vnet_record){
 		.hash_value = verdict->hash_value,
-		.hash_report = verdict->report,
+		.hash_report = verdict->rule & VNET_RULE_REPORT,
 		.mark = { VNET_MARK_0, VNET_MARK_1 },
 	};
 }
@@ -160,8 +160,7 @@ static __noinline int make_room_tagged(struct __sk_buff *skb)
 }
 
 /* Put the hash record in front. Returns why not (enum vnet_unmarked), or -1. */
-static __always_inline int prepend(struct __sk_buff *skb, const struct verdict *verdict,
-				   const struct vnet_headers *headers)
+static __always_inline int prepend(struct __sk_buff *skb, const struct verdict *verdict)
 {
 	int reason = -1;
 	long error;
@@ -170,7 +169,7 @@ static __always_inline int prepend(struct __sk_buff *skb, const struct verdict *
 	 * Software segmentation checks that the checksum starts where the UDP
 	 * header does, and drops what has a record in front.
 	 */
-	if (skb->gso_size && headers->l4 == VNET_L4_UDP && !state.record_udp_gso)
+	if (skb->gso_size && verdict->rule & VNET_RULE_UDP && !state.record_udp_gso)
 		return VNET_UNMARKED_UDP_GSO;
 	if (skb->vlan_present) {
 		reason = make_room_tagged(skb);
@@ -198,6 +197,7 @@ int hash_stage(struct __sk_buff *skb)
 	struct vnet_headers headers;
 	struct vnet_counters *counter;
 	struct verdict verdict;
+	__u32 report;
 	int reason;
 
 	vnet_dissect(&frame, &headers, device.is_l3);
@@ -205,12 +205,13 @@ int hash_stage(struct __sk_buff *skb)
 	skb->queue_mapping = verdict.queue;
 
 	counter = bpf_map_lookup_elem(&counters, &verdict.queue);
-	if (counter && verdict.report < VNET_REPORTS) {
-		counter->by_report[verdict.report].packets++;
-		counter->by_report[verdict.report].bytes += frame.length;
+	report = verdict.rule & VNET_RULE_REPORT;
+	if (counter && report < VNET_REPORTS) {
+		counter->by_report[report].packets++;
+		counter->by_report[report].bytes += frame.length;
 	}
 	if (verdict.reporting == VNET_REPORTING_RECORD) {
-		reason = prepend(skb, &verdict, &headers);
+		reason = prepend(skb, &verdict);
 		if (counter && reason >= 0 && reason < VNET_UNMARKED_REASONS)
 			counter->unmarked[reason]++;
 	}

@@ -10,34 +10,39 @@
 
 #include "dissect.h"
 
-vnet_inline int vnet_type_enabled(__u32 hash_types, __u32 report)
-{
-	return hash_types >> (report - 1) & 1;
-}
-
 /*
  * The report type of a packet, virtio 1.3, 5.1.6.4.3.2 to .4: the transport's
  * if enabled, else the addresses'; for a packet with IPv6 extension headers
  * first among the _EX types, then as if it had none.
  */
-vnet_inline __u32 vnet_report_type(__u32 hash_types, const struct vnet_headers *headers)
+vnet_inline __u32 vnet_report_type(__u32 hash_types, __u32 kind)
 {
-	__u32 family;
+	__u32 addresses = kind - (kind - 1) % 3; /* the first of its three */
 
-	if (!headers->version)
-		return VNET_REPORT_NONE;
-	if (headers->has_extension) {
-		if (headers->l4 && vnet_type_enabled(hash_types, VNET_REPORT_IPV6_EX + headers->l4))
-			return VNET_REPORT_IPV6_EX + headers->l4;
-		if (vnet_type_enabled(hash_types, VNET_REPORT_IPV6_EX))
-			return VNET_REPORT_IPV6_EX;
+	for (;;) {
+		if (kind == VNET_REPORT_NONE || hash_types >> (kind - 1) & 1)
+			return kind;
+		if (hash_types >> (addresses - 1) & 1)
+			return addresses;
+		if (addresses != VNET_REPORT_IPV6_EX)
+			return VNET_REPORT_NONE;
+		kind -= 3;
+		addresses = VNET_REPORT_IPV6;
 	}
-	family = headers->version == 4 ? VNET_REPORT_IPV4 : VNET_REPORT_IPV6;
-	if (headers->l4 && vnet_type_enabled(hash_types, family + headers->l4))
-		return family + headers->l4;
-	if (vnet_type_enabled(hash_types, family))
-		return family;
-	return VNET_REPORT_NONE;
+}
+
+/* enum vnet_rule for a kind of packet. */
+vnet_inline __u8 vnet_rule(__u32 hash_types, __u32 kind)
+{
+	__u32 report = vnet_report_type(hash_types, kind), rule = report;
+
+	if (report && (report - 1) % 3)
+		rule |= VNET_RULE_PORTS;
+	if (report >= VNET_REPORT_IPV6_EX)
+		rule |= VNET_RULE_FINAL;
+	if (kind && (kind - 1) % 3 == VNET_L4_UDP)
+		rule |= VNET_RULE_UDP;
+	return rule;
 }
 
 /* What word `index` of the input adds to the hash. */
@@ -58,26 +63,29 @@ vnet_inline __u32 vnet_hash_address(const struct vnet_config *config, __u32 inde
 	       vnet_hash_word(config, index + 3, address[3]);
 }
 
-/* The hash over the fields that `report` names, virtio 1.3, 5.1.6.4.3.2 to .4. */
+/*
+ * The hash over the fields that virtio 1.3, 5.1.6.4.3.2 to .4 name, by the
+ * rule for the packet's kind. Fields that a kind does not set are not read.
+ */
 vnet_inline __u32 vnet_hash(const struct vnet_config *config, const struct vnet_headers *headers,
-			    __u32 report)
+			    __u32 rule)
 {
 	__u32 hash;
 
-	if (report <= VNET_REPORT_UDPV4) {
+	if (headers->kind <= VNET_REPORT_UDPV4) {
 		hash = vnet_hash_word(config, 0, headers->address[0]) ^
 		       vnet_hash_word(config, 1, headers->address[1]);
-		if (report != VNET_REPORT_IPV4)
+		if (rule & VNET_RULE_PORTS)
 			hash ^= vnet_hash_word(config, 2, headers->ports);
 		return hash;
 	}
-	if (report >= VNET_REPORT_IPV6_EX)
+	if (headers->kind >= VNET_REPORT_IPV6_EX && rule & VNET_RULE_FINAL)
 		hash = vnet_hash_address(config, 0, headers->final) ^
 		       vnet_hash_address(config, 4, headers->final + 4);
 	else
 		hash = vnet_hash_address(config, 0, headers->address) ^
 		       vnet_hash_address(config, 4, headers->address + 4);
-	if (report != VNET_REPORT_IPV6 && report != VNET_REPORT_IPV6_EX)
+	if (rule & VNET_RULE_PORTS)
 		hash ^= vnet_hash_word(config, 8, headers->ports);
 	return hash;
 }

@@ -53,6 +53,17 @@ enum vnet_report {
 	VNET_REPORTS = 10,
 };
 
+/*
+ * A packet's kind is the report type it would have if all hash types were
+ * enabled. What the enabled ones make of it is worked out beforehand.
+ */
+enum vnet_rule {
+	VNET_RULE_REPORT = 15, /* mask: the report type */
+	VNET_RULE_PORTS = 16,  /* hash the ports too */
+	VNET_RULE_FINAL = 32,  /* hash the addresses of a mobile node's headers */
+	VNET_RULE_UDP = 64,    /* the packet is UDP, hashed as such or not */
+};
+
 enum vnet_reporting {
 	VNET_REPORTING_OFF = 0,
 	VNET_REPORTING_REHASH = 1,
@@ -115,6 +126,7 @@ struct vnet_config {
 	__u16 queues;
 	__u32 reporting;     /* enum vnet_reporting */
 	__u8 key[VNET_KEY_LEN];
+	__u8 rules[16];      /* by kind of packet: its report type and enum vnet_rule */
 	/* toeplitz[i][b]: what byte b at offset i of the input adds */
 	__u32 toeplitz[VNET_INPUT_LEN][256];
 };
@@ -148,7 +160,7 @@ struct vnet_counters {
 _Static_assert(sizeof(struct vnet_record) == VNET_RECORD_LEN, "hash record");
 _Static_assert(sizeof(struct vnet_hdr) == VNET_HDR_HASH_LEN, "virtio header");
 _Static_assert(VNET_HDR_LEN + VNET_RECORD_LEN == VNET_HDR_HASH_LEN, "record completes the header");
-_Static_assert(sizeof(struct vnet_config) == 64 - 4 + VNET_INPUT_LEN * 1024, "config layout");
+_Static_assert(sizeof(struct vnet_config) == 76 + VNET_INPUT_LEN * 1024, "config layout");
 _Static_assert(sizeof(struct vnet_counters) == 192, "counters layout");
 _Static_assert(VNET_HASH_UDP_EX == 1 << (VNET_REPORT_UDPV6_EX - 1), "virtio 5.1.6.4.5");
 _Static_assert(VNET_MARK_0 & 1, "a group address");

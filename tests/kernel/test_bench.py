@@ -148,7 +148,7 @@ def _lanes(no_leaks: None) -> Iterator[Any]:
     from contextlib import ExitStack
 
     with ExitStack() as resources:
-        yield lambda variant: path.Lane(variant, path.TRAFFIC[0], resources)
+        yield lambda variant: path.Lane(variant, path.TRAFFIC[0], path.Buffers(), resources)
 
 
 @pytest.mark.parametrize("variant", path.VARIANTS)

@@ -121,7 +121,8 @@ def run(effort: Effort, advance: Advance) -> list[Row]:
 
 def _run(traffic: Traffic, effort: Effort, advance: Advance) -> Iterator[Row]:
     with ExitStack() as resources:
-        lanes = {name: Lane(name, traffic, resources) for name in VARIANTS}
+        buffers = Buffers()
+        lanes = {name: Lane(name, traffic, buffers, resources) for name in VARIANTS}
         for lane in lanes.values():
             lane.check()
         bursts = effort.share(_BURSTS)
@@ -153,10 +154,22 @@ def _target(name: str, ratio: Summary | None) -> Target | None:
     return Target(f"<= {most:.2f}", ratio.median <= most)
 
 
+class Buffers:
+    """What is read into: one for all variants, for memory differs in speed."""
+
+    def __init__(self) -> None:
+        ffi, _ = core()
+        self.columns = np.empty(BURST, PACKET_DTYPE)
+        self.packets = ffi.from_buffer("struct vh_packet[]", self.columns)
+        self.arena = ffi.from_buffer("uint8_t[]", np.empty(_ARENA, np.uint8))
+
+
 class Lane:
     """A tap of one variant in a namespace of its own, its sender and its readers."""
 
-    def __init__(self, variant: str, traffic: Traffic, resources: ExitStack) -> None:
+    def __init__(
+        self, variant: str, traffic: Traffic, buffers: Buffers, resources: ExitStack
+    ) -> None:
         namespace = netns.Namespace.create()
         resources.callback(namespace.close)
         with namespace:
@@ -165,10 +178,7 @@ class Lane:
             link.quiet(_TAP)
             link.set_up(_TAP)
             self._sender = traffic.sender(device, traffic.length, resources)
-        ffi, _ = core()
-        self._arena = ffi.from_buffer("uint8_t[]", np.empty(_ARENA, np.uint8))
-        self._columns = np.empty(BURST, PACKET_DTYPE)
-        self._packets = ffi.from_buffer("struct vh_packet[]", self._columns)
+        self._buffers = buffers
         self._burst = traffic.burst
         self._variant = variant
         self._name = f"{variant}, {traffic.name}"
@@ -177,7 +187,7 @@ class Lane:
     def sample(self) -> npt.NDArray[np.void]:
         """Send a burst; a row of PACKET_DTYPE for each packet of it."""
         self._sender.send(self._burst)
-        return np.concatenate([self._columns[:count].copy() for count in self._counts(self._burst)])
+        return np.concatenate([self._buffers.columns[:count].copy() for count in self._counts(self._burst)])
 
     def check(self) -> None:
         """Raise VnethashError unless packets are reported as the variant says."""
@@ -219,9 +229,10 @@ class Lane:
     def _counts(self, wanted: int) -> Iterator[int]:
         """Read ``wanted`` packets; gives how many came with each read."""
         received = 0
+        buffers = self._buffers
         for _ in range(_ATTEMPTS):
             for reader in self._readers:
-                count = reader.receive(self._arena, _ARENA, self._packets, BURST)
+                count = reader.receive(buffers.arena, _ARENA, buffers.packets, BURST)
                 if count < 0:
                     raise DeviceError(f"{self._name}: read: {os.strerror(-count).lower()}")
                 received += count
