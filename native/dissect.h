@@ -17,11 +17,13 @@
 #include "bpf.h"
 #define vnet_inline static __always_inline
 #define VNET_KEEP_LOOP _Pragma("clang loop unroll(disable)")
+#define vnet_forget() barrier()
 #else
 #include <stddef.h>
 #include <string.h>
 #define vnet_inline static inline __attribute__((always_inline))
 #define VNET_KEEP_LOOP
+#define vnet_forget()
 #endif
 
 enum vnet_bound {
@@ -189,8 +191,8 @@ vnet_inline void vnet_dissect_ipv4(const struct vnet_frame *frame, struct vnet_h
 }
 
 /* The home address option, RFC 6275 section 6.3, of a destination options header. */
-vnet_inline int vnet_find_home(const struct vnet_frame *frame, struct vnet_headers *headers,
-			       __u32 offset, __u32 end)
+vnet_inline void vnet_find_home(const struct vnet_frame *frame, struct vnet_headers *headers,
+				__u32 offset, __u32 end)
 {
 	const __u8 *at;
 
@@ -198,24 +200,22 @@ vnet_inline int vnet_find_home(const struct vnet_frame *frame, struct vnet_heade
 	for (int i = 0; i < VNET_OPTIONS_MAX && offset < end; i++) {
 		at = vnet_copy_at(frame, offset, 1);
 		if (!at)
-			return 0;
+			return;
 		if (at[0] == 0) { /* Pad1 has no length */
 			offset++;
 			continue;
 		}
 		at = vnet_copy_at(frame, offset, 2);
 		if (!at || offset + 2 + at[1] > end)
-			return 0;
+			return;
 		if (at[0] == 201 && at[1] == 16) {
 			at = vnet_copy_at(frame, offset + 2, 16);
-			if (!at)
-				return 0;
-			vnet_copy_address(headers->final, at);
-			return 1;
+			if (at)
+				vnet_copy_address(headers->final, at);
+			return;
 		}
 		offset += 2 + at[1];
 	}
-	return 0;
 }
 
 enum vnet_next_header {
@@ -237,11 +237,13 @@ vnet_inline int vnet_is_extension(__u8 next)
 	       next == VNET_MOBILITY || next == VNET_HIP || next == VNET_SHIM6;
 }
 
-/* Type 2 routing header: RFC 6275 section 6.4. */
+/*
+ * Type 2 routing header: RFC 6275 section 6.4. Of several, which no sender
+ * may send, the last one counts.
+ */
 vnet_inline void vnet_walk_extensions(const struct vnet_frame *frame, struct vnet_headers *headers,
 				      __u8 next, __u32 offset, __u32 end)
 {
-	int has_home = 0, has_route = 0;
 	const __u8 *at;
 	__u32 length, l4;
 	__u8 this;
@@ -264,15 +266,14 @@ vnet_inline void vnet_walk_extensions(const struct vnet_frame *frame, struct vne
 		length = this == VNET_AUTHENTICATION ? (at[1] + 2) * 4 : (at[1] + 1) * 8;
 		if (offset + length > end)
 			return;
-		if (this == VNET_ROUTING && at[2] == 2 && length == 24 && !has_route) {
+		if (this == VNET_ROUTING && at[2] == 2 && length == 24) {
 			at = vnet_copy_at(frame, offset + 8, 16);
 			if (!at)
 				return;
 			vnet_copy_address(headers->final + 4, at);
-			has_route = 1;
 		}
-		if (this == VNET_DESTINATION_OPTIONS && !has_home)
-			has_home = vnet_find_home(frame, headers, offset + 2, offset + length);
+		if (this == VNET_DESTINATION_OPTIONS)
+			vnet_find_home(frame, headers, offset + 2, offset + length);
 		offset += length;
 	}
 	l4 = vnet_l4_at(next, offset, end);
@@ -284,24 +285,6 @@ vnet_inline void vnet_walk_extensions(const struct vnet_frame *frame, struct vne
 		}
 	}
 }
-
-#ifdef __bpf__
-/*
- * A global function: the verifier checks it once, for any packet, instead of
- * once for each way a packet may come here.
- */
-__noinline int vnet_walk(struct __sk_buff *skb, struct vnet_headers *headers, __u32 next,
-			 __u32 offset, __u32 end)
-{
-	__u64 scratch[VNET_SCRATCH / 8];
-	struct vnet_frame frame = { .skb = skb, .scratch = scratch };
-
-	if (headers)
-		vnet_walk_extensions(&frame, headers, next, offset, end);
-	return 0;
-}
-#define vnet_walk_extensions(frame, ...) vnet_walk((frame)->skb, __VA_ARGS__)
-#endif
 
 /* RFC 8200 */
 vnet_inline void vnet_dissect_ipv6(const struct vnet_frame *frame, struct vnet_headers *headers,
@@ -321,7 +304,7 @@ vnet_inline void vnet_dissect_ipv6(const struct vnet_frame *frame, struct vnet_h
 		return;
 	}
 	headers->kind = VNET_REPORT_IPV6_EX;
-	headers->ports = 0; /* a global function takes no memory unset */
+	vnet_forget(); /* linked copies would double the verifier's work */
 	vnet_copy_address(headers->final, ip + 8);
 	vnet_copy_address(headers->final + 4, ip + 24);
 	vnet_walk_extensions(frame, headers, ip[6], offset + 40, end);

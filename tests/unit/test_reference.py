@@ -225,13 +225,13 @@ def ipv6_packets(draw: st.DrawFn) -> Made:
             address = draw(V6)
             padding = draw(st.sampled_from([[], [Pad1()], [PadN(optdata=b"abc")]]))
             packet /= IPv6ExtHdrDestOpt(options=[*padding, HAO(hoa=address)])
-            home = home or address
+            home = address
         elif kind == "options":
             packet /= IPv6ExtHdrDestOpt(options=[PadN(optdata=b"12")])
         elif kind == "route2":
             address = draw(V6)
             packet /= IPv6ExtHdrRouting(type=2, addresses=[address])
-            route = route or address
+            route = address
         elif kind == "route0":
             packet /= IPv6ExtHdrRouting(type=0, addresses=[draw(V6)])
         else:
@@ -525,9 +525,9 @@ PAD1, PADN = b"\0", b"\x01\x00"
             ipv6(extension(60, bytes(5) + b"\xc9") + options(6, home(HOME)) + L4, next_header=60),
             HOME,
         ),
-        # The first one counts
+        # Of several headers the last one that has it counts, within a header the first option
         (
-            ipv6(options(60, home(HOME)) + options(6, home(b"2" * 16)) + L4, next_header=60),
+            ipv6(options(60, home(b"2" * 16)) + options(6, home(HOME)) + L4, next_header=60),
             HOME,
         ),
         (ipv6(options(6, home(HOME), home(b"2" * 16)) + L4, next_header=60), HOME),
@@ -548,7 +548,7 @@ def test_home_address(packet: bytes, source: bytes) -> None:
         (ipv6(routing(6, ROUTE, kind=4) + L4, next_header=43), V6_DESTINATION),
         (ipv6(routing(6, ROUTE + bytes(8)) + L4, next_header=43), V6_DESTINATION),
         (ipv6(extension(6, b"\x02" + bytes(5)) + L4, next_header=43), V6_DESTINATION),
-        (ipv6(routing(43, ROUTE) + routing(6, b"2" * 16) + L4, next_header=43), ROUTE),
+        (ipv6(routing(43, b"2" * 16) + routing(6, ROUTE) + L4, next_header=43), ROUTE),
         (ipv6(routing(43, b"0" * 16, kind=0) + routing(6, ROUTE) + L4, next_header=43), ROUTE),
     ],
 )

@@ -187,7 +187,9 @@ class Lane:
     def sample(self) -> npt.NDArray[np.void]:
         """Send a burst; a row of PACKET_DTYPE for each packet of it."""
         self._sender.send(self._burst)
-        return np.concatenate([self._buffers.columns[:count].copy() for count in self._counts(self._burst)])
+        return np.concatenate(
+            [self._buffers.columns[:count].copy() for count in self._counts(self._burst)]
+        )
 
     def check(self) -> None:
         """Raise VnethashError unless packets are reported as the variant says."""

@@ -192,10 +192,11 @@ def _dissect_ipv6(frame: bytes, offset: int, headers: Headers) -> Headers:
             fragment_offset, more_fragments = fragment & 0xFFF8, fragment & 1
             if fragment_offset or more_fragments:
                 return headers._no_l4("a fragment")
-        if next_header == _ROUTING and headers.routing_address is None:
-            headers = replace(headers, routing_address=_routing_address(extension))
-        if next_header == _DESTINATION_OPTIONS and headers.home_address is None:
-            headers = replace(headers, home_address=_home_address(extension))
+        # Of several headers with an address, which no sender may send, the last one counts.
+        if next_header == _ROUTING and (address := _routing_address(extension)):
+            headers = replace(headers, routing_address=address)
+        if next_header == _DESTINATION_OPTIONS and (address := _home_address(extension)):
+            headers = replace(headers, home_address=address)
 
         next_header = extension[0]
         offset += length
