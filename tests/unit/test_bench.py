@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import socket
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -212,6 +213,18 @@ def test_a_change_is_clear_if_the_quartiles_do_not_overlap() -> None:
     assert report.change_of(ROW, {ROW.key: Summary(0, 0, 0, 1)}) is None
 
 
+def test_ratios_are_compared_but_not_that_of_the_base(tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    base = replace(ROW, variant="base", ratio=Summary(1, 1, 1, 5))
+    rated = replace(ROW, ratio=Summary(0.5, 0.4, 0.6, 5))
+    report.save(file, report.to_json([base, rated], TINY))
+    saved = report.read_saved(file)
+    # The machine has become half as fast; the ratio is as it was.
+    slow = Summary(20, 18, 22, 5)
+    changes = [report.change_of(replace(row, value=slow), saved) for row in (base, rated)]
+    assert [change and change.relative for change in changes] == [1, 0]
+
+
 def test_command_prints_json(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "run.json"
     code, out, _ = run(capsys, "bulk", "--quick", "--repeat", "1", "--json", "--save", str(file))
@@ -227,7 +240,7 @@ def test_command_prints_json(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     code, out, _ = run(capsys, "bulk", "--quick", "--repeat", "1", "--json", "--compare", str(file))
     assert code == 0
     changed = json.loads(out)["rows"][1]["change"]
-    assert changed["before"] == json.loads(file.read_text())["rows"][1]["value"]
+    assert changed["before"] == json.loads(file.read_text())["rows"][1]["ratio"]
     assert changed["relative"] > -1
 
 

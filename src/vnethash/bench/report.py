@@ -75,7 +75,7 @@ def _cpu_model() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A row now, against the same row of a saved run."""
+    """A row now, against the same row of a saved run: its ratio, or its value without one."""
 
     before: Summary
     relative: float
@@ -123,7 +123,15 @@ def to_json(rows: Sequence[Row], effort: Effort, saved: Saved | None = None) -> 
 def change_of(row: Row, saved: Saved) -> Change | None:
     """How a row changed; None if the saved run lacks it."""
     before = saved.get(row.key)
-    return Change.of(row.value, before) if before else None
+    return Change.of(_comparable(row.value, row.ratio), before) if before else None
+
+
+def _comparable(value: Summary, ratio: Summary | None) -> Summary:
+    """What to compare between runs: the ratio, which does not drift as the machine
+    does; the value where there is none, and of the base, whose ratio is always 1."""
+    if ratio is None or ratio.low == ratio.high == 1:
+        return value
+    return ratio
 
 
 def save(file: Path, run: Mapping[str, Any]) -> None:
@@ -135,13 +143,16 @@ def save(file: Path, run: Mapping[str, Any]) -> None:
 
 
 def read_saved(file: Path) -> dict[tuple[str, str, str], Summary]:
-    """The values of a saved run. Raises ConfigError."""
+    """What to compare with of each row of a saved run. Raises ConfigError."""
     try:
         run = json.loads(file.read_text(encoding="utf-8"))
         if run["format"] != FORMAT:
             raise ConfigError("compare", f"{file} has format {run['format']}, not {FORMAT}")
         return {
-            (row["benchmark"], row["case"], row["variant"]): Summary.from_json(row["value"])
+            (row["benchmark"], row["case"], row["variant"]): _comparable(
+                Summary.from_json(row["value"]),
+                Summary.from_json(row["ratio"]) if row["ratio"] else None,
+            )
             for row in run["rows"]
         }
     except OSError as error:

@@ -84,6 +84,8 @@ def _table(name: str, rows: "list[Row]", saved: "Saved | None") -> "Table":
     from vnethash.bench.report import base_of
 
     parts = list(dict.fromkeys(part for row in rows for part in row.parts))
+    if saved is not None:  # there is room for one or the other
+        parts = []
     has_ratio = any(row.ratio for row in rows)
     has_target = any(row.target for row in rows)
     table = Table(box=None, pad_edge=False, title=name, title_justify="left", title_style="bold")
