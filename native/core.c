@@ -17,6 +17,7 @@ enum {
 	MEMORY = 10,        /* seconds one stays known after it went out of force */
 	BACKLOG = 1024,     /* packets waiting for a queue, as many as a tap's ring holds */
 	BATCH = 64,         /* packets a reader takes for others in one go */
+	SMALL = 2 << 10,    /* bytes kept for a packet within the usual MTU */
 	LARGEST = 68 << 10, /* bytes one read() of a tap may fill: a GSO packet and headers */
 };
 
@@ -176,6 +177,7 @@ struct vh_history {
 	pthread_rwlock_t lock;
 	const struct vh_config *config[HISTORY]; /* newest first */
 	time_t retired[HISTORY];                 /* when it went out of force */
+	int reports;                             /* one of them asks for hashes */
 };
 
 API struct vh_history *vh_history_new(void)
@@ -229,6 +231,9 @@ API int vh_history_push(struct vh_history *history, const struct vh_config *conf
 		}
 	}
 	history->config[0] = copy;
+	history->reports = 0;
+	for (int i = 0; i < HISTORY && history->config[i]; i++)
+		history->reports |= history->config[i]->rss.reporting != VNET_REPORTING_OFF;
 	pthread_rwlock_unlock(&history->lock);
 
 	for (int i = 0; i < HISTORY; i++)
@@ -259,7 +264,7 @@ static void rehash(const struct vh_history *history, const __u8 *frame, __u32 le
 	struct vnet_headers headers;
 	struct vh_verdict verdict;
 
-	if (!history->config[0])
+	if (!history->reports)
 		return;
 	vnet_dissect(&view, &headers, is_l3);
 	config = explain(history, &headers, queue, &verdict);
@@ -356,6 +361,8 @@ API int vh_receive(const struct vh_reader *reader, __u8 *arena, __u64 size,
  * packets of a flow stay in order whoever reads them.
  */
 struct waiting {
+	struct waiting *next; /* of the spare ones */
+	__u64 room;
 	struct vh_packet packet;
 	__u8 frame[];
 };
@@ -374,6 +381,8 @@ struct vh_resteer {
 	__u32 queues;
 	int is_l3;
 	int fds[VNET_QUEUES_MAX];
+	struct waiting *spare; /* kept, or each large packet would cost page faults */
+	__u32 spares;
 	struct resteer_queue queue[];
 };
 
@@ -412,6 +421,12 @@ API void vh_resteer_free(struct vh_resteer *resteer)
 		if (queue->event_fd >= 0)
 			close(queue->event_fd);
 	}
+	while (resteer->spare) {
+		struct waiting *next = resteer->spare->next;
+
+		free(resteer->spare);
+		resteer->spare = next;
+	}
 	pthread_mutex_destroy(&resteer->lock);
 	free(resteer);
 }
@@ -421,13 +436,41 @@ API int vh_resteer_event_fd(const struct vh_resteer *resteer, __u32 queue)
 	return resteer->queue[queue].event_fd;
 }
 
+static struct waiting *take_room(struct vh_resteer *resteer, __u64 length)
+{
+	struct waiting *waiting = resteer->spare;
+	__u64 room = length < SMALL ? SMALL : LARGEST;
+
+	if (waiting && waiting->room >= length) {
+		resteer->spare = waiting->next;
+		resteer->spares--;
+		return waiting;
+	}
+	waiting = malloc(sizeof(*waiting) + room);
+	if (waiting)
+		waiting->room = room;
+	return waiting;
+}
+
+static void give_room(struct vh_resteer *resteer, struct waiting *waiting)
+{
+	if (resteer->spares == BATCH) {
+		free(waiting);
+		return;
+	}
+	waiting->next = resteer->spare;
+	resteer->spare = waiting;
+	resteer->spares++;
+}
+
 /* Leave a packet for the reader of another queue; full means dropped, as in a tap. */
-static void leave(struct resteer_queue *queue, const struct vh_packet *packet, const __u8 *frame)
+static void leave(struct vh_resteer *resteer, struct resteer_queue *queue,
+		  const struct vh_packet *packet, const __u8 *frame)
 {
 	struct waiting *waiting = NULL;
 
 	if (queue->count < BACKLOG)
-		waiting = malloc(sizeof(*waiting) + packet->length);
+		waiting = take_room(resteer, packet->length);
 	if (!waiting) {
 		queue->dropped++;
 		return;
@@ -440,7 +483,8 @@ static void leave(struct resteer_queue *queue, const struct vh_packet *packet, c
 }
 
 /* Take what another reader left. */
-static void collect(struct resteer_queue *queue, __u8 *arena, struct vh_packet *packet)
+static void collect(struct vh_resteer *resteer, struct resteer_queue *queue, __u8 *arena,
+		    struct vh_packet *packet)
 {
 	struct waiting *waiting = queue->backlog[queue->head++ % BACKLOG];
 	eventfd_t events;
@@ -448,7 +492,7 @@ static void collect(struct resteer_queue *queue, __u8 *arena, struct vh_packet *
 	*packet = waiting->packet;
 	packet->offset = 0;
 	memcpy(arena, waiting->frame, packet->length);
-	free(waiting);
+	give_room(resteer, waiting);
 	if (--queue->count == 0)
 		eventfd_read(queue->event_fd, &events);
 }
@@ -488,7 +532,7 @@ API int vh_resteer_receive(struct vh_resteer *resteer, __u32 index, __u8 *arena,
 	pthread_mutex_lock(&resteer->lock);
 	pthread_rwlock_rdlock(&resteer->history->lock);
 	while (mine->count && n < max && size - used >= LARGEST) {
-		collect(mine, arena + used, &packets[n]);
+		collect(resteer, mine, arena + used, &packets[n]);
 		packets[n].offset = used;
 		used = (used + packets[n++].length + 63) & ~63ull;
 	}
@@ -504,7 +548,8 @@ API int vh_resteer_receive(struct vh_resteer *resteer, __u32 index, __u8 *arena,
 			budget--;
 			packet->offset += used;
 			if (queue != (int)index) {
-				leave(&resteer->queue[queue], packet, arena + packet->offset);
+				leave(resteer, &resteer->queue[queue], packet,
+				      arena + packet->offset);
 				continue;
 			}
 			used = (packet->offset + packet->length + 63) & ~63ull;

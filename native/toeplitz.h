@@ -45,22 +45,52 @@ vnet_inline __u8 vnet_rule(__u32 hash_types, __u32 kind)
 	return rule;
 }
 
+#ifdef __bpf__
+/*
+ * Keeps a value in one register from here on: left alone, clang takes the sum
+ * apart over all registers of a BPF program, and the rest on the stack.
+ */
+#define vnet_settle(x) asm volatile("" : "+r"(x))
+
+/*
+ * The entry for the byte of `word` that starts at bit `shift`. BPF does not
+ * scale an index: an offset in bytes takes one instruction less.
+ */
+vnet_inline __u32 vnet_hash_byte(const __u32 table[256], __u32 word, int shift)
+{
+	__u32 offset = (shift ? word >> (shift - 2) : word << 2) & 0x3fc;
+
+	return *(const __u32 *)((const __u8 *)table + offset);
+}
+#else
+#define vnet_settle(x)
+
+vnet_inline __u32 vnet_hash_byte(const __u32 table[256], __u32 word, int shift)
+{
+	return table[word >> shift & 255];
+}
+#endif
+
 /* What word `index` of the input adds to the hash. */
 vnet_inline __u32 vnet_hash_word(const struct vnet_config *config, __u32 index, __u32 word)
 {
 	const __u32(*table)[256] = config->toeplitz + 4 * index;
+	__u32 hash = vnet_hash_byte(table[0], word, 0) ^ vnet_hash_byte(table[1], word, 8) ^
+		     vnet_hash_byte(table[2], word, 16) ^ vnet_hash_byte(table[3], word, 24);
 
-	return table[0][word & 255] ^ table[1][word >> 8 & 255] ^ table[2][word >> 16 & 255] ^
-	       table[3][word >> 24];
+	vnet_settle(hash);
+	return hash;
 }
 
-vnet_inline __u32 vnet_hash_address(const struct vnet_config *config, __u32 index,
-				    const __u32 address[4])
+/* What `count` words add that start the input. */
+vnet_inline __u32 vnet_hash_words(const struct vnet_config *config, const __u32 *words,
+				  __u32 count)
 {
-	return vnet_hash_word(config, index, address[0]) ^
-	       vnet_hash_word(config, index + 1, address[1]) ^
-	       vnet_hash_word(config, index + 2, address[2]) ^
-	       vnet_hash_word(config, index + 3, address[3]);
+	__u32 hash = 0;
+
+	for (__u32 i = 0; i < count; i++)
+		hash ^= vnet_hash_word(config, i, words[i]);
+	return hash;
 }
 
 /*
@@ -70,21 +100,19 @@ vnet_inline __u32 vnet_hash_address(const struct vnet_config *config, __u32 inde
 vnet_inline __u32 vnet_hash(const struct vnet_config *config, const struct vnet_headers *headers,
 			    __u32 rule)
 {
+	const __u32 *address = headers->address;
 	__u32 hash;
 
 	if (headers->kind <= VNET_REPORT_UDPV4) {
-		hash = vnet_hash_word(config, 0, headers->address[0]) ^
-		       vnet_hash_word(config, 1, headers->address[1]);
+		hash = vnet_hash_words(config, address, 2);
 		if (rule & VNET_RULE_PORTS)
 			hash ^= vnet_hash_word(config, 2, headers->ports);
 		return hash;
 	}
 	if (headers->kind >= VNET_REPORT_IPV6_EX && rule & VNET_RULE_FINAL)
-		hash = vnet_hash_address(config, 0, headers->final) ^
-		       vnet_hash_address(config, 4, headers->final + 4);
-	else
-		hash = vnet_hash_address(config, 0, headers->address) ^
-		       vnet_hash_address(config, 4, headers->address + 4);
+		address = headers->final;
+	vnet_settle(address); /* one pointer, not eight */
+	hash = vnet_hash_words(config, address, 8);
 	if (rule & VNET_RULE_PORTS)
 		hash ^= vnet_hash_word(config, 8, headers->ports);
 	return hash;

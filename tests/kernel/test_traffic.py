@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections import Counter
+from contextlib import closing
 
 import pytest
 
@@ -168,13 +169,18 @@ def test_offloaded_vlan_tags(reporting: Reporting, depth: int, size: int) -> Non
             link.set_up(name)
         links.enslave("far", "bridge")
         links.enslave(tap.name, "bridge")
-        hook = attach_egress(program.fd, link.ifindex_of("near"))
         packet = frames.ipv4(frames.udp(payload=bytes(size)))
-        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+        with (
+            closing(attach_egress(program.fd, link.ifindex_of("near"))),
+            socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire,
+        ):
             wire.bind(("near", 0))
-            wire.send(frames.ethernet(0x0800, packet))
-        (got,) = collect(tap, 1)
-        hook.close()
+            received: list[Packet] = []
+            for _ in range(50):  # a bridge takes its time until it forwards
+                wire.send(frames.ethernet(0x0800, packet))
+                if received := collect(tap, 1, timeout=0.1):
+                    break
+        (got,) = received
         tags = tuple((0x8100, 10 + tag) for tag in reversed(range(depth)))
         assert got.frame == frames.ethernet(0x0800, packet, tags)
         expected = reference.classify(got.frame, tap.rss)
