@@ -233,6 +233,9 @@ int bpf_obj_get_info_by_fd(int fd, void *info, uint32_t *size);
 struct bpf_link_create_opts;
 struct bpf_link_update_opts;
 
+int bpf_prog_get_fd_by_id(uint32_t id);
+int bpf_prog_query(int target, int type, uint32_t query_flags, uint32_t *attach_flags,
+		   uint32_t *ids, uint32_t *count);
 int bpf_link_create(int program_fd, int target_fd, enum vnb_attach_type attach_type,
 		    const struct bpf_link_create_opts *opts);
 int bpf_link_update(int link_fd, int program_fd, const struct bpf_link_update_opts *opts);

@@ -260,9 +260,7 @@ class Tap:
 def _config(queues: int | None, rss: RssConfig | None) -> RssConfig:
     config = rss or RssConfig.default(4 if queues is None else queues)
     if queues is not None and queues != config.queues:
-        raise ConfigError(
-            "queues", f"is {queues}, but rss is for {config.queues}"
-        )
+        raise ConfigError("queues", f"is {queues}, but rss is for {config.queues}")
     if config.queues > QUEUES_MAX:
         raise ConfigError("queues", f"is {config.queues}, a tap has at most {QUEUES_MAX}")
     return config

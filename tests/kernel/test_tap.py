@@ -4,6 +4,7 @@
 import asyncio
 import selectors
 import socket
+from contextlib import closing
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,8 +12,10 @@ from hypothesis import strategies as st
 
 from tests import frames, vectors
 from tests.kernel.wire import collect, quiet_tap, sender
+from vnethash.engines.stages import Stages
 from vnethash.errors import ConfigError, DeviceError
-from vnethash.kernel import link
+from vnethash.kernel import link, tc
+from vnethash.kernel.egress import ClsactHook, attach_egress
 from vnethash.kernel.netns import Namespace
 from vnethash.packet import Packet
 from vnethash.reporting import Reporting
@@ -331,3 +334,16 @@ def test_steering_is_gone_after_close() -> None:
     finally:
         with TunDevice.create("tap0", 2) as device:
             device.set_persist(False)
+
+
+@pytest.mark.parametrize("point", ["tcx", "clsact"])
+def test_a_second_hash_stage_is_refused(point: str) -> None:
+    with quiet_tap(queues=2, engine="software") as tap, Stages.load(2) as stages:
+        if point == "tcx":
+            first = attach_egress(stages.hash_stage.fd, tap.ifindex)
+        else:
+            first = ClsactHook(tc.attach(stages.hash_stage.fd, tap.ifindex))
+        with closing(first), pytest.raises(DeviceError, match="has a hash_stage already"):
+            attach_egress(stages.hash_stage.fd, tap.ifindex)
+        with closing(attach_egress(stages.hash_stage.fd, tap.ifindex)):
+            pass

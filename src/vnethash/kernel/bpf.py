@@ -105,6 +105,15 @@ class Program(BpfFd):
             raise libbpf.verifier_error(action, -fd, said)
         raise libbpf.failure(action, fd, needs=_needs(kind), said=libbpf.messages())
 
+    @classmethod
+    def from_id(cls, number: int) -> Self:
+        """The loaded program with that id, which CAP_SYS_ADMIN may ask for.
+
+        Raises NotPermitted, BpfError if there is none.
+        """
+        action = f"open program {number}"
+        return cls(libbpf.call(action, "bpf_prog_get_fd_by_id", number, needs=(Cap.SYS_ADMIN,)))
+
     def test_run(self, data: bytes, *, repeat: int = 1, ctx: bytes | None = None) -> TestRun:
         """Run the program on a frame, without a device.
 

@@ -3,9 +3,10 @@
 
 from typing import Protocol
 
-from vnethash.errors import Unsupported
+from vnethash.errors import BpfError, DeviceError, NotPermitted, Unsupported
 from vnethash.kernel import tc
-from vnethash.kernel.tcx import Link, attach_tcx
+from vnethash.kernel.bpf import Program
+from vnethash.kernel.tcx import Link, attach_tcx, attached_programs
 
 TCX = "tcx"
 CLSACT = "clsact"
@@ -53,7 +54,28 @@ def attach_egress(program_fd: int, ifindex: int) -> TcxHook | ClsactHook:
     Raises Unsupported where the kernel has neither hook, DeviceError,
     NotPermitted, BpfError; the device is then as it was.
     """
+    with Program(program_fd, borrowed=True) as program:
+        _refuse_twice(program.name, ifindex)
     try:
         return TcxHook(attach_tcx(program_fd, ifindex))
     except Unsupported:
         return ClsactHook(tc.attach(program_fd, ifindex))
+
+
+def _refuse_twice(name: str, ifindex: int) -> None:
+    """DeviceError if a program of that name is there: two hash stages would make two records.
+
+    Who may not look (CAP_SYS_ADMIN) has to know for himself.
+    """
+    present = attached_programs(ifindex) + [item.prog_id for item in tc.filters(ifindex)]
+    for number in filter(None, present):
+        try:
+            with Program.from_id(number) as other:
+                twice = other.name == name
+        except (NotPermitted, BpfError):
+            continue
+        if twice:
+            raise DeviceError(
+                f"the device {ifindex} has a {name} already",
+                hint="one process steers a tap: close it there, or vnethash detach it first",
+            )

@@ -21,6 +21,7 @@ class AttachType(IntEnum):
 
 
 _LINK_TYPE_TCX = 11  # enum bpf_link_type
+_MOST = 64  # programs of a hook: BPF_MPROG_MAX, include/linux/bpf_mprog.h
 _NEEDS = (Cap.BPF, Cap.NET_ADMIN)
 
 
@@ -116,3 +117,19 @@ def attach_tcx(program_fd: int, ifindex: int, *, egress: bool = True) -> Link:
     raise libbpf.failure(
         f"attach by tcx to device {ifindex}", code, needs=_NEEDS, said=libbpf.messages()
     )
+
+
+def attached_programs(ifindex: int) -> list[int]:
+    """Ids of the programs on the tcx egress hook, in the order they run; none without tcx.
+
+    Raises NotPermitted, BpfError.
+    """
+    ffi = libbpf.load().ffi
+    ids, count = ffi.new("uint32_t[]", _MOST), ffi.new("uint32_t *", _MOST)
+    where = int(AttachType.TCX_EGRESS)
+    code = libbpf.attempt("bpf_prog_query", ifindex, where, 0, ffi.NULL, ids, count)
+    if code in (-errno.EINVAL, -errno.EOPNOTSUPP, -errno.ENOENT):
+        return []
+    if code < 0:
+        raise libbpf.failure(f"list programs of device {ifindex}", code, needs=(Cap.NET_ADMIN,))
+    return list(ids[0 : count[0]])
