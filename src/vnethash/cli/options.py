@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 """Options that several commands share, and the RSS configuration they make."""
 
+import json
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -91,16 +93,49 @@ def parse_indirection(text: str) -> tuple[int, ...]:
     return tuple(entries)
 
 
+def read_text(option: str, file: Path) -> str:
+    """The text of a file, ``-`` for standard input. ConfigError names the option."""
+    try:
+        return sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    except (OSError, ValueError) as e:
+        reason = e.strerror.lower() if isinstance(e, OSError) and e.strerror else str(e)
+        raise ConfigError(option, f"cannot read {file}: {reason}") from e
+
+
 def read_config(file: Path) -> "RssConfig":
-    """An RSS configuration from a JSON file. Raises `ConfigError`."""
+    """An RSS configuration from JSON, bare or as `vnethash show --json` prints it.
+
+    Raises `ConfigError`.
+    """
     from vnethash.rss.config import RssConfig
 
+    text = read_text("config", file)
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError, ValueError) as e:
-        reason = e.strerror.lower() if isinstance(e, OSError) and e.strerror else str(e)
-        raise ConfigError("config", f"cannot read {file}: {reason}") from e
+        values = json.loads(text)
+    except ValueError:
+        return RssConfig.from_json(text)  # which says what is wrong with it
+    if isinstance(values, dict) and isinstance(values.get("rss"), dict):
+        return RssConfig.from_json(values["rss"])
     return RssConfig.from_json(text)
+
+
+def changes_from_options(
+    key: str | None, types: str | None, indirection: str | None, unclassified: int | None
+) -> dict[str, Any]:
+    """The fields of an RSS configuration that these options give. Raises `ConfigError`."""
+    from vnethash.rss.keys import parse_key
+    from vnethash.virtio.hash_types import parse_hash_types
+
+    changes: dict[str, Any] = {}
+    if key is not None:
+        changes["key"] = parse_key(key)
+    if types is not None:
+        changes["hash_types"] = parse_hash_types(types)
+    if indirection is not None:
+        changes["indirection_table"] = parse_indirection(indirection)
+    if unclassified is not None:
+        changes["unclassified_queue"] = unclassified
+    return changes
 
 
 def config_from_options(
@@ -117,25 +152,15 @@ def config_from_options(
     given replaces one value. Raises `ConfigError`.
     """
     from vnethash.rss.config import RssConfig
-    from vnethash.rss.keys import parse_key
-    from vnethash.virtio.hash_types import parse_hash_types
 
-    changes: dict[str, object] = {}
-    if types is not None:
-        changes["hash_types"] = parse_hash_types(types)
-    if key is not None:
-        changes["key"] = parse_key(key)
-    if unclassified is not None:
-        changes["unclassified_queue"] = unclassified
-    table = None
-    if indirection is not None:
-        table = changes["indirection_table"] = parse_indirection(indirection)
+    changes = changes_from_options(key, types, indirection, unclassified)
     if file is not None:
         base = read_config(file)
         if queues is not None:
             changes["queues"] = queues
     else:
         if queues is None:
-            queues = max((DEFAULT_QUEUES, *(entry + 1 for entry in table or ())))
+            table = changes.get("indirection_table", ())
+            queues = max((DEFAULT_QUEUES, *(entry + 1 for entry in table)))
         base = RssConfig.default(queues)
     return base.replace(**changes)

@@ -106,6 +106,11 @@ def progress(description: str, total: int | None = None) -> Iterator[Callable[[i
         TextColumn("{task.completed}/{task.total}" if total is not None else "{task.completed}"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=error_console(), transient=True) as bar:
+    # The bar takes sys.stdout over to write above itself: right on a terminal,
+    # but a file or a pipe must get its lines.
+    bar_above = sys.stdout.isatty()
+    with Progress(
+        *columns, console=error_console(), transient=True, redirect_stdout=bar_above
+    ) as bar:
         task = bar.add_task(description, total=total)
         yield lambda completed: bar.update(task, completed=completed)

@@ -127,12 +127,9 @@ def _open(file: Path) -> "Iterator[Capture]":
 def _replay(capture: "Capture", way: "Way", tally: _Tally, *, as_json: bool) -> None:
     from vnethash.replay.outcome import not_ethernet, windows
 
-    # A progress bar takes sys.stdout over, to write above itself. That is
-    # right on a terminal, but a file or a pipe must get the lines.
-    out = None if sys.stdout.isatty() else sys.stdout
     with progress(f"replaying {capture.path} (bytes)", capture.size) as advance:
         if not as_json:
-            (out or sys.stdout).write(_HEADING + "\n")
+            sys.stdout.write(_HEADING + "\n")
         for window in windows(capture, _WINDOW):
             outcomes = way.replay(window)
             tally.frames += len(window)
@@ -141,7 +138,7 @@ def _replay(capture: "Capture", way: "Way", tally: _Tally, *, as_json: bool) -> 
             for outcome in outcomes:
                 tally.count(outcome)
             lines = (json_line(o.to_json()) if as_json else _row(o) for o in outcomes)
-            (out or sys.stdout).write("\n".join(lines) + "\n")
+            sys.stdout.write("\n".join(lines) + "\n")
             advance(capture.offset)
 
 

@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 """The options of ``attach`` and ``configure``: what to change of an RSS configuration."""
 
-import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vnethash.cli.options import parse_indirection
+from vnethash.cli.options import changes_from_options, read_config, read_text
 from vnethash.errors import ConfigError
 from vnethash.reporting import Reporting
 
@@ -91,25 +89,15 @@ def change_from_options(
     Raises ConfigError for values that are wrong whatever the configuration.
     """
     from vnethash.rss.config import RssConfig
-    from vnethash.rss.keys import parse_key
-    from vnethash.virtio.hash_types import parse_hash_types
 
     if config is not None and from_ethtool is not None:
         raise ConfigError("config", "cannot be given together with --from-ethtool")
-    changes: dict[str, object] = {}
-    if key is not None:
-        changes["key"] = parse_key(key)
-    if types is not None:
-        changes["hash_types"] = parse_hash_types(types)
-    if indirection is not None:
-        changes["indirection_table"] = parse_indirection(indirection)
-    if unclassified is not None:
-        changes["unclassified_queue"] = unclassified
+    changes = changes_from_options(key, types, indirection, unclassified)
     if config is not None:
-        stored = _parse_config(_read("config", config))
+        stored = read_config(config)
         return lambda _: stored.replace(**changes)
     if from_ethtool is not None:
-        text = _read("from_ethtool", from_ethtool)
+        text = read_text("from_ethtool", from_ethtool)
         RssConfig.from_ethtool(text)
 
         def shown(base: RssConfig) -> RssConfig:
@@ -123,25 +111,3 @@ def change_from_options(
     if not changes:
         return None
     return lambda base: base.replace(**changes)
-
-
-def _read(name: str, file: Path) -> str:
-    try:
-        if str(file) == "-":
-            return sys.stdin.read()
-        return file.read_text(encoding="utf-8")
-    except (OSError, ValueError) as e:
-        reason = e.strerror.lower() if isinstance(e, OSError) and e.strerror else str(e)
-        raise ConfigError(name, f"cannot read {file}: {reason}") from e
-
-
-def _parse_config(text: str) -> "RssConfig":
-    from vnethash.rss.config import RssConfig
-
-    try:
-        values = json.loads(text)
-    except ValueError:
-        return RssConfig.from_json(text)  # which says what is wrong with it
-    if isinstance(values, dict) and isinstance(values.get("rss"), dict):
-        return RssConfig.from_json(values["rss"])
-    return RssConfig.from_json(text)
