@@ -173,11 +173,14 @@ API void vh_publish(struct vnet_state *state, __u64 *table, __u32 table_words,
 	__atomic_store_n(&state->generation, generation, __ATOMIC_SEQ_CST);
 }
 
+#define FOREVER ((time_t)1 << 62)
+
 struct vh_history {
 	pthread_rwlock_t lock;
 	const struct vh_config *config[HISTORY]; /* newest first */
 	time_t retired[HISTORY];                 /* when it went out of force */
 	int reports;                             /* one of them asks for hashes */
+	time_t records_until;                    /* when the last record may be met */
 };
 
 API struct vh_history *vh_history_new(void)
@@ -234,6 +237,10 @@ API int vh_history_push(struct vh_history *history, const struct vh_config *conf
 	history->reports = 0;
 	for (int i = 0; i < HISTORY && history->config[i]; i++)
 		history->reports |= history->config[i]->rss.reporting != VNET_REPORTING_OFF;
+	if (config->rss.reporting == VNET_REPORTING_RECORD)
+		history->records_until = FOREVER;
+	else if (history->records_until == FOREVER)
+		history->records_until = now.tv_sec + MEMORY;
 	pthread_rwlock_unlock(&history->lock);
 
 	for (int i = 0; i < HISTORY; i++)
@@ -331,18 +338,23 @@ static void take_packet(const __u8 *buffer, ssize_t length, int takes_records,
 API int vh_receive(const struct vh_reader *reader, __u8 *arena, __u64 size,
 		   struct vh_packet *packets, __u32 max)
 {
-	__u64 used = 0;
+	struct timespec now;
 	ssize_t length = 0;
+	__u64 used = 0;
 	__u32 n = 0;
+	int records;
 
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
 	pthread_rwlock_rdlock(&reader->history->lock);
+	/* Where none can be, a frame that looks like one is a frame. */
+	records = reader->takes_records && now.tv_sec <= reader->history->records_until;
 	while (n < max && size - used >= LARGEST) {
 		struct vh_packet *packet = &packets[n];
 
 		length = read_packet(reader->fd, arena + used, size - used);
 		if (length <= 0)
 			break;
-		take_packet(arena + used, length, reader->takes_records, packet);
+		take_packet(arena + used, length, records, packet);
 		packet->offset += used;
 		packet->queue = reader->queue;
 		if (!packet->has_record)

@@ -37,7 +37,7 @@ struct vnet_headers {
 	__u32 kind;       /* enum vnet_report, the most specific one; NONE: not IP */
 	__u32 address[8]; /* source and destination, 2 words or 8 */
 	__u32 final[8];   /* the same for a mobile node; set for the kinds .._EX */
-	__u32 ports;      /* set for the kinds TCP.. and UDP.. */
+	__u32 ports;      /* 0 unless the kind is TCP.. or UDP.. */
 };
 
 /* Kinds come in threes: the addresses', TCP's, UDP's. */
@@ -327,6 +327,7 @@ vnet_inline void vnet_dissect(const struct vnet_frame *frame, struct vnet_header
 	__u16 type;
 
 	headers->kind = VNET_REPORT_NONE;
+	headers->ports = 0; /* the verifier does not know when they are asked for */
 	if (is_l3) {
 		at = vnet_at(frame, 0, 1);
 		if (!at)

@@ -70,7 +70,7 @@ static __always_inline __u32 table_lookup(__u32 generation, __u32 index)
  */
 static __always_inline struct verdict decide(const struct vnet_headers *headers)
 {
-	struct verdict verdict = {};
+	struct verdict verdict;
 
 	VNET_KEEP_LOOP
 	for (int i = 0; i < 2; i++) {
@@ -81,7 +81,7 @@ static __always_inline struct verdict decide(const struct vnet_headers *headers)
 
 		verdict.reporting = config->reporting;
 		verdict.rule = config->rules[headers->kind & 15];
-		if (verdict.rule & VNET_RULE_REPORT) {
+		if (headers->kind && verdict.rule & VNET_RULE_REPORT) {
 			verdict.hash_value = vnet_hash(config, headers, verdict.rule);
 			verdict.queue =
 				table_lookup(generation, verdict.hash_value & config->table_mask);

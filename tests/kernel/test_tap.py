@@ -347,3 +347,24 @@ def test_a_second_hash_stage_is_refused(point: str) -> None:
             attach_egress(stages.hash_stage.fd, tap.ifindex)
         with closing(attach_egress(stages.hash_stage.fd, tap.ifindex)):
             pass
+
+
+@pytest.mark.parametrize("reporting", [Reporting.OFF, Reporting.REHASH])
+def test_a_frame_that_looks_like_a_record_is_a_frame(reporting: Reporting) -> None:
+    """Without records none is looked for, however the source address begins."""
+    frame = bytearray(frames.ethernet(0x0800, frames.ipv4(frames.udp())))
+    frame[0:8] = bytes.fromhex("1122334402 00b51d")
+    with quiet_tap(queues=2, engine="ebpf", reporting=reporting) as tap, sender(tap) as wire:
+        wire.send(frame)
+        (packet,) = collect(tap, 1)
+        assert packet.frame == frame
+        assert not packet.has_record
+
+
+def test_records_are_still_taken_after_they_were_switched_off() -> None:
+    frame = frames.ethernet(0x0800, frames.ipv4(frames.udp()))
+    with quiet_tap(queues=2, engine="ebpf") as tap, sender(tap) as wire:
+        wire.send(frame)
+        tap.configure(reporting=Reporting.OFF)
+        (packet,) = collect(tap, 1)
+        assert (packet.frame, packet.has_record) == (frame, True)
