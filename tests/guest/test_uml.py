@@ -15,8 +15,11 @@ from tests.guest import uml
 
 pytestmark = pytest.mark.guest
 
-# The kernel tests that must at least run there, so that none go missing unseen.
-AT_LEAST = 40
+# The kernel tests run there: the way of a packet, not the wrappers around it.
+SUBSET = [f"tests/kernel/test_{name}.py" for name in ("stages", "tap", "traffic", "tc", "replay")]
+
+# How many of them must at least run, so that none go missing unseen.
+AT_LEAST = 150
 
 # What Linux 6.1 does not have: the one reason for which a test may be skipped.
 ABSENT = ("tcx not supported", "USO not supported")
@@ -101,10 +104,10 @@ def test_kernel_tests_pass_there() -> None:
     result = uml.run_in_uml(
         [
             *[sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--color=no"],
-            *["-m", "kernel and not host_only", "tests/kernel"],
+            *["-m", "kernel and not host_only", *SUBSET],
         ],
         timeout=480,
-        env={"VNETHASH_REQUIRE_KERNEL": "1"},
+        env={"VNETHASH_REQUIRE_KERNEL": "1", "VNETHASH_EFFORT": "10"},
     )
     assert result.exit_status == 0, result.output[-8000:]
     *report, closing = result.output.splitlines()

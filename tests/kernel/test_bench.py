@@ -21,6 +21,9 @@ from vnethash.rss import reference
 from vnethash.rss.config import RssConfig
 from vnethash.virtio.hash_types import HashType
 
+# What is measured in a guest without JIT means nothing.
+pytestmark = pytest.mark.host_only
+
 TINY = Effort(rounds=1, work=0.001)
 PLAIN_TYPES = HashType.ALL & ~(HashType.IP_EX | HashType.TCP_EX | HashType.UDP_EX)
 

@@ -318,6 +318,11 @@ def test_stats_shows_frames_without_a_record(
     assert main.run(["detach", "tap0"]) == 0
 
 
+def heed_interrupts() -> None:
+    """Undo what a shell does to background jobs: they ignore SIGINT, and so would a child."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_watching_as_json(tap: Owner) -> None:
     run("attach", "tap0")
     watch = subprocess.Popen(
@@ -325,6 +330,7 @@ def test_watching_as_json(tap: Owner) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heed_interrupts,
     )
     assert watch.stdout is not None
     first = json.loads(watch.stdout.readline())
@@ -369,7 +375,9 @@ def test_watching_on_a_terminal(tap: Owner, monkeypatch: pytest.MonkeyPatch) -> 
     controller, terminal = pty.openpty()
     try:
         watch = subprocess.Popen(
-            [*PROGRAM, "stats", "tap0", "--watch", "--interval", "0.1"], stdout=terminal
+            [*PROGRAM, "stats", "tap0", "--watch", "--interval", "0.1"],
+            stdout=terminal,
+            preexec_fn=heed_interrupts,
         )
         shown = ""
         while shown.count("packets/s") < 2:

@@ -15,10 +15,9 @@ from tests.kernel.programs import dropping, returning
 from vnethash.capture import Frame, write_pcap
 from vnethash.cli import main
 from vnethash.errors import DeviceError, NotPermitted
-from vnethash.kernel import link
+from vnethash.kernel import link, tc
 from vnethash.kernel.bpf import ProgramType
 from vnethash.kernel.caps import Cap
-from vnethash.kernel.egress import attach_egress
 from vnethash.kernel.packet_socket import PacketSocket
 from vnethash.replay import through_tap
 from vnethash.replay.outcome import Failed, Replayed
@@ -185,11 +184,11 @@ def test_lost_frames_are_reported(
 
 def test_a_dropping_hook_is_told_of(tap: Tap, wire: PacketSocket) -> None:
     with dropping() as program:
-        hook = attach_egress(program.fd, tap.ifindex)
+        first = tc.attach(program.fd, tap.ifindex, priority=1)
         try:
             (outcome,) = TapWay(tap, wire).replay(captured([udp4(1)]))
         finally:
-            hook.close()
+            tc.detach(first)
     assert outcome == Failed(0, 62, "the link dropped it")
 
 

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests import frames, vectors
+from tests.effort import examples
 from vnethash.engines.stages import Stages
 from vnethash.errors import ConfigError
 from vnethash.reporting import Reporting
@@ -64,7 +65,9 @@ def run(stages: Stages, frame: bytes) -> Classified:
 
 
 @settings(
-    max_examples=1200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(1200),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(frame=runnable, types=st.integers(0, HashType.ALL).map(HashType))
 def test_three_implementations_agree(stages: Stages, frame: bytes, types: HashType) -> None:
@@ -91,7 +94,9 @@ def test_frames_stay_as_they_are_without_record(stages: Stages, reporting: Repor
 
 
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(40),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
     entries=st.integers(0, 11).map(lambda n: 2**n),

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests import frames, vectors
+from tests.effort import examples
 from tests.kernel.wire import collect, quiet_tap, sender
 from vnethash.engines.stages import Stages
 from vnethash.errors import ConfigError, DeviceError
@@ -91,7 +92,7 @@ def test_a_live_tap_agrees_with_the_reference_on_odd_frames() -> None:
     with quiet_tap(queues=8, engine="ebpf") as tap, sender(tap) as wire:
 
         @settings(
-            max_examples=400,
+            max_examples=examples(400),
             deadline=None,
             suppress_health_check=[HealthCheck.function_scoped_fixture],
         )

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import frames, vectors
+from tests.effort import examples
 from vnethash.errors import ConfigError
 from vnethash.native import core
 from vnethash.packet import PACKET_DTYPE
@@ -38,7 +39,7 @@ def test_microsoft_vectors(vector: vectors.Vector) -> None:
     assert hasher.hash(addresses(vector) + ports(vector)) == vector.tcp_hash
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=examples(1500), deadline=None)
 @given(frames.frames(), hash_types, st.binary(min_size=40, max_size=40))
 def test_agrees_with_the_reference(frame: bytes, types: HashType, key: bytes) -> None:
     config = CONFIG.replace(hash_types=types, key=key, unclassified_queue=3)
@@ -47,7 +48,7 @@ def test_agrees_with_the_reference(frame: bytes, types: HashType, key: bytes) ->
     assert Hasher(config, l3=True).classify(bare) == reference.classify(bare, config, l3=True)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.data())
 def test_agrees_at_every_cut(data: st.DataObject) -> None:
     frame = data.draw(frames.frames())
