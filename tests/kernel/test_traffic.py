@@ -13,7 +13,7 @@ from contextlib import closing
 import pytest
 
 from tests import frames
-from tests.kernel.hosts import two_hosts
+from tests.kernel.hosts import Wire, two_hosts
 from tests.kernel.wire import collect, quiet_tap, sender
 from vnethash.kernel import link
 from vnethash.kernel.bpf import Program, ProgramType
@@ -57,6 +57,32 @@ def transport_offset(frame: bytes) -> int:
     return offset + (40 if frame[offset] >> 4 == 6 else (frame[offset] & 15) * 4)
 
 
+def bulk_tcp(wire: Wire, family: socket.AddressFamily) -> None:
+    """Three megabytes from one host to the other, which must arrive whole."""
+    payload = os.urandom(3 << 20)
+    address = "10.0.0.2" if family == socket.AF_INET else "fd00::2"
+    with wire.far_namespace:
+        listener = socket.create_server((address, 5000), family=family)
+    received = hashlib.sha256()
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            while data := connection.recv(1 << 20):
+                received.update(data)
+            connection.send(b"done")
+
+    with listener:
+        server = threading.Thread(target=serve)
+        server.start()
+        with socket.create_connection((address, 5000), timeout=20) as client:
+            client.sendall(payload)
+            client.shutdown(socket.SHUT_WR)
+            assert client.recv(10) == b"done"
+        server.join()
+    assert received.digest() == hashlib.sha256(payload).digest()
+
+
 @pytest.mark.parametrize("engine", ["ebpf", "software"])
 @pytest.mark.parametrize("reporting", [Reporting.RECORD, Reporting.REHASH])
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["IPv4", "IPv6"])
@@ -64,29 +90,8 @@ def test_tcp_with_segmentation_offload(
     engine: str, reporting: Reporting, family: socket.AddressFamily
 ) -> None:
     """Bulk TCP: the payload arrives, in packets larger than the MTU, each as it should be."""
-    payload = os.urandom(3 << 20)
-    address = "10.0.0.2" if family == socket.AF_INET else "fd00::2"
     with two_hosts(queues=4, engine=engine, reporting=reporting, offloads=WHOLE) as wire:
-        with wire.far_namespace:
-            listener = socket.create_server((address, 5000), family=family)
-        received = hashlib.sha256()
-
-        def serve() -> None:
-            connection, _ = listener.accept()
-            with connection:
-                while data := connection.recv(1 << 20):
-                    received.update(data)
-                connection.send(b"done")
-
-        with listener:
-            server = threading.Thread(target=serve)
-            server.start()
-            with socket.create_connection((address, 5000), timeout=20) as client:
-                client.sendall(payload)
-                client.shutdown(socket.SHUT_WR)
-                assert client.recv(10) == b"done"
-            server.join()
-    assert received.digest() == hashlib.sha256(payload).digest()
+        bulk_tcp(wire, family)
     assert len(wire.seen) > 20
     for rss, packet in wire.seen:
         check(packet, rss)
@@ -95,6 +100,20 @@ def test_tcp_with_segmentation_offload(
     segmented = [p for _, p in wire.seen if p.header.gso_type != GsoType.NONE]
     assert segmented
     assert max(len(packet.frame) for packet in segmented) > 4500
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["IPv4", "IPv6"])
+def test_tcp_segmented_by_the_kernel(family: socket.AddressFamily) -> None:
+    """A reader without offloads: segmented behind the hook, each segment with the record."""
+    with two_hosts(queues=4, engine="ebpf") as wire:
+        bulk_tcp(wire, family)
+    assert len(wire.seen) > 2000
+    for rss, packet in wire.seen:
+        check(packet, rss)
+        assert packet.has_record
+        assert packet.header.gso_type == GsoType.NONE
+        assert not packet.header.flags & HeaderFlag.NEEDS_CSUM
+        assert len(packet.frame) <= 1514
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["IPv4", "IPv6"])
