@@ -5,6 +5,7 @@ import asyncio
 import errno
 import os
 import select
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
@@ -29,17 +30,23 @@ from vnethash.virtio.header import Header
 _ARENA = 1 << 20
 """Bytes of memory a queue reads into; a batch ends when it is full."""
 
+_GLANCE = 0.5
+"""Seconds a waiting reader takes at most to see that its queue was closed."""
+
 
 class Queue:
     """One queue of a tap: receive steered packets, send frames.
 
     One thread may use a queue at a time; different queues are independent.
+    A queue ends with its tap: then every call raises DeviceError, also one
+    that waits in another thread.
     """
 
     def __init__(self, index: int, fd: int, reader: Reader) -> None:
         self.index = index
         self._fd = fd
-        self._reader = reader
+        self._open_reader: Reader | None = reader
+        self._lock = threading.Lock()  # nobody closes what the core is reading
         self._arena = np.empty(_ARENA, np.uint8)
         self._packets = np.empty(0, PACKET_DTYPE)
 
@@ -48,7 +55,19 @@ class Queue:
 
     def fileno(self) -> int:
         """Readable when packets may have come: for selectors and event loops."""
-        return self._reader.fileno()
+        return self._reader().fileno()
+
+    def _reader(self) -> Reader:
+        if self._open_reader is None:
+            raise DeviceError(f"queue {self.index} is closed")
+        return self._open_reader
+
+    def close(self) -> None:
+        """Stop reading; the tap does this when it is closed."""
+        with self._lock:
+            reader, self._open_reader = self._open_reader, None
+            if reader is not None:
+                reader.close()
 
     def receive(self, timeout: float | None = None) -> Packet:
         """The next packet, waiting for at most ``timeout`` seconds.
@@ -77,18 +96,20 @@ class Queue:
                 return batch
             poll = select.poll()
             poll.register(self.fileno(), select.POLLIN)
-            poll.poll(None if left is None else left * 1000)
+            # Closing a descriptor wakes nobody who waits for it: look now and then.
+            poll.poll(1000 * (_GLANCE if left is None else min(left, _GLANCE)))
 
     def _drain(self, most: int) -> Batch:
         ffi, _ = core()
         if len(self._packets) < most:
             self._packets = np.empty(most, PACKET_DTYPE)
-        count = self._reader.receive(
-            ffi.from_buffer("uint8_t[]", self._arena),
-            _ARENA,
-            ffi.from_buffer("struct vh_packet[]", self._packets),
-            most,
-        )
+        with self._lock:
+            count = self._reader().receive(
+                ffi.from_buffer("uint8_t[]", self._arena),
+                _ARENA,
+                ffi.from_buffer("struct vh_packet[]", self._packets),
+                most,
+            )
         if count < 0:
             raise DeviceError(
                 f"read queue {self.index}: {os.strerror(-count)}",
@@ -123,6 +144,7 @@ class Queue:
         Raises DeviceError if the tap does not take it, BlockingIOError if it
         has no room now.
         """
+        self._reader()
         try:
             os.writev(self._fd, [(header or Header()).encode_v1(), frame])
         except BlockingIOError:
@@ -194,9 +216,8 @@ class Tap:
             resources.callback(attachment.close)
             opened = []
             for index, fd in enumerate(device.fds):
-                reader = attachment.reader(index)
-                resources.callback(reader.close)
-                opened.append(Queue(index, fd, reader))
+                opened.append(Queue(index, fd, attachment.reader(index)))
+                resources.callback(opened[-1].close)
             if up:
                 set_up(device.name)
             return cls(

@@ -4,6 +4,8 @@
 import asyncio
 import selectors
 import socket
+import threading
+import time
 from contextlib import closing
 
 import pytest
@@ -369,3 +371,26 @@ def test_records_are_still_taken_after_they_were_switched_off() -> None:
         tap.configure(reporting=Reporting.OFF)
         (packet,) = collect(tap, 1)
         assert (packet.frame, packet.has_record) == (frame, True)
+
+
+@every_engine
+def test_closed_queues_say_so(engine: str) -> None:
+    with quiet_tap(queues=2, engine=engine) as tap:
+        queue = tap.queues[0]
+        failures: list[BaseException] = []
+
+        def wait() -> None:
+            try:
+                queue.receive()
+            except DeviceError as error:
+                failures.append(error)
+
+        reader = threading.Thread(target=wait)
+        reader.start()
+        time.sleep(0.05)
+    reader.join(5)
+    assert [str(failure) for failure in failures] == ["queue 0 is closed"]
+    for use in (queue.fileno, queue.receive, lambda: queue.send(bytes(60))):
+        with pytest.raises(DeviceError, match="queue 0 is closed"):
+            use()
+    tap.close()
