@@ -117,3 +117,30 @@ def test_kernel_tests_pass_there() -> None:
     assert counts.keys() <= {"passed", "deselected", "skipped"}, closing
     assert bool(skips) == ("skipped" in counts), closing
     assert counts["passed"] >= AT_LEAST
+
+
+def test_a_kernel_without_tc_egress() -> None:
+    """There the eBPF engine says what is missing, leaves nothing, and auto takes the other."""
+    script = """
+import socket
+from vnethash import Tap
+from vnethash.errors import Unsupported
+
+try:
+    Tap.open("tap0", engine="ebpf")
+except Unsupported as error:
+    print(error.message, error.hint, sep="; ")
+print([name for _, name in socket.if_nameindex()])
+with Tap.open("tap0") as tap:
+    print(tap.engine)
+"""
+    without = "echo /bin/false >/proc/sys/kernel/modprobe && rmmod cls_bpf sch_ingress"
+    result = uml.run_in_uml(
+        ["sh", "-c", f"{without} && exec {sys.executable} -c '{script}'"], timeout=60, mem="256M"
+    )
+    assert result.exit_status == 0, result.output
+    refusal, links, engine = result.output.splitlines()
+    assert refusal.startswith("tc egress BPF not supported (requires CONFIG_NET_SCH_INGRESS")
+    assert refusal.endswith("modprobe sch_ingress cls_bpf")
+    assert "tap0" not in links
+    assert engine == "software"

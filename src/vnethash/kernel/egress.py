@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 """A program on a device's egress hook: by tcx where there is tcx, by clsact elsewhere."""
 
+from contextlib import suppress
 from typing import Protocol
 
 from vnethash.errors import BpfError, DeviceError, NotPermitted, Unsupported
@@ -67,7 +68,9 @@ def _refuse_twice(name: str, ifindex: int) -> None:
 
     Who may not look (CAP_SYS_ADMIN) has to know for himself.
     """
-    present = attached_programs(ifindex) + [item.prog_id for item in tc.filters(ifindex)]
+    present = attached_programs(ifindex)
+    with suppress(BpfError):  # a kernel may have tcx and no qdiscs at all
+        present += [item.prog_id for item in tc.filters(ifindex)]
     for number in filter(None, present):
         try:
             with Program.from_id(number) as other:
