@@ -11,9 +11,9 @@ import os
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, Protocol
 
+from vnethash.closing import Closing
 from vnethash.errors import CaptureError
 
 LINKTYPE_ETHERNET: Final = 1
@@ -354,7 +354,7 @@ class _Pcapng:
         return self._interfaces[number]
 
 
-class Capture:
+class Capture(Closing):
     """A capture file, open for one pass over its `Frame` objects.
 
     ``link_type`` is that of the file, or of its first interface (None if a
@@ -407,17 +407,6 @@ class Capture:
         """Close the file, if `open_capture` opened it. Harmless twice."""
         if self._owned:
             self._file.close()  # type: ignore[attr-defined]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _reason(error: OSError) -> str:

@@ -9,11 +9,11 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
-from types import TracebackType
 from typing import Self
 
 import numpy as np
 
+from vnethash.closing import Closing
 from vnethash.engines.base import Attachment, Reader, Setup
 from vnethash.engines.select import choose, engine_named
 from vnethash.engines.stages import DEFAULT_MAX_INDIRECTION
@@ -155,7 +155,7 @@ class Queue:
             ) from error
 
 
-class Tap:
+class Tap(Closing):
     """A multi-queue tap with RSS; ``with Tap.open(...) as tap`` closes it."""
 
     def __init__(
@@ -265,17 +265,6 @@ class Tap:
 
     def __iter__(self) -> Iterator[Queue]:
         return iter(self.queues)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _config(queues: int | None, rss: RssConfig | None) -> RssConfig:

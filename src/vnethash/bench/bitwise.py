@@ -2,10 +2,10 @@
 """Bit-by-bit RSS steering (bench/bitwise.bpf.c): what the stages are measured against."""
 
 import struct
-from types import TracebackType
 from typing import Self
 
 from vnethash.bench.library import BITWISE_OBJECT
+from vnethash.closing import Closing
 from vnethash.errors import ConfigError, DependencyMissing
 from vnethash.kernel.bpf import BpfObject, Program
 from vnethash.rss.config import RssConfig
@@ -14,7 +14,7 @@ ENTRIES_MAX = 128
 """Entries that its indirection table has room for."""
 
 
-class BitwiseSteering:
+class BitwiseSteering(Closing):
     """Both programs in the kernel, of one configuration."""
 
     def __init__(self, loaded: BpfObject) -> None:
@@ -56,14 +56,3 @@ class BitwiseSteering:
 
     def close(self) -> None:
         self._object.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
+from vnethash.closing import Closing
 from vnethash.engines.pin_folder import (
     COUNTERS,
     LAYOUT,
@@ -47,7 +47,7 @@ _RECORD_HEADER = 12
 _UDP_GSO = "tx-udp-segmentation"
 
 
-class PinnedTap:
+class PinnedTap(Closing):
     """A tap of another process with the stages attached; close() leaves them so."""
 
     def __init__(
@@ -207,17 +207,6 @@ class PinnedTap:
     def close(self) -> None:
         """Let go of the maps. The stages stay at work."""
         self._resources.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def steerable(name: str) -> tuple[LinkInfo, TunInfo]:

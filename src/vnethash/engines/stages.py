@@ -3,9 +3,9 @@
 
 import platform
 import struct
-from types import TracebackType
 from typing import Any, Self
 
+from vnethash.closing import Closing
 from vnethash.errors import ConfigError
 from vnethash.kernel.bpf import BpfObject, Map, Program
 from vnethash.native import STAGES_OBJECT, core
@@ -105,7 +105,7 @@ class StageMaps:
             memory.close()
 
 
-class Stages:
+class Stages(Closing):
     """Both programs and their maps, loaded but not attached."""
 
     def __init__(self, loaded: BpfObject) -> None:
@@ -141,14 +141,3 @@ class Stages:
         """Free the programs and maps that nothing else holds."""
         self.maps.close()
         self._object.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
+from vnethash.closing import Closing
 from vnethash.errors import BpfError
 from vnethash.kernel import libbpf
 from vnethash.kernel.bpf_fd import BpfFd, unpin
@@ -145,7 +145,7 @@ class Program(BpfFd):
         )
 
 
-class BpfObject:
+class BpfObject(Closing):
     """A compiled BPF object: open, adjust, load, take programs and maps from it.
 
     Programs and maps taken from it end when it is closed; pin them, or
@@ -188,17 +188,6 @@ class BpfObject:
                 f"open BPF object {title}", native.ffi.errno, said=libbpf.messages()
             )
         return cls(handle, title)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Free everything; programs and maps taken from it are closed too."""

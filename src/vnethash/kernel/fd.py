@@ -3,13 +3,12 @@
 
 import os
 import warnings
-from types import TracebackType
-from typing import Self
 
+from vnethash.closing import Closing
 from vnethash.errors import VnethashError
 
 
-class OwnedFd:
+class OwnedFd(Closing):
     """A file descriptor that close(), or leaving the ``with`` block, closes.
 
     An object that is collected while still open closes it too, with a
@@ -42,17 +41,6 @@ class OwnedFd:
         fd, self._fd = self._fd, -1
         if fd >= 0 and not self._borrowed:
             os.close(fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         if self._fd >= 0 and not self._borrowed:

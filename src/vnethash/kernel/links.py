@@ -4,9 +4,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address, ip_interface
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from vnethash.closing import Closing
 from vnethash.errors import DeviceError, NotPermitted
 from vnethash.kernel.link import ifindex_of
 from vnethash.kernel.netns import Namespace
@@ -14,7 +14,7 @@ from vnethash.kernel.netns import Namespace
 _EPERM = 1
 
 
-class Links:
+class Links(Closing):
     """One rtnetlink socket in the network namespace it was opened in.
 
     Links go by name. All methods raise DeviceError, or NotPermitted without
@@ -26,17 +26,6 @@ class Links:
         from pyroute2 import IPRoute
 
         self._route: Any = IPRoute()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the socket."""

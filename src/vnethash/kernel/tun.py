@@ -4,9 +4,9 @@
 import errno
 import os
 import warnings
-from types import TracebackType
 from typing import Self
 
+from vnethash.closing import Closing
 from vnethash.errors import ConfigError, DeviceError, NotPermitted, VnethashError
 from vnethash.kernel import tun_ioctl
 from vnethash.kernel.borrow import borrow_queue
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 
-class TunDevice:
+class TunDevice(Closing):
     """A tap (or, with ``l3``, a tun) of this process: one descriptor per queue.
 
     The device goes with its last descriptor unless it is persistent. Frames
@@ -173,17 +173,6 @@ class TunDevice:
         self._attached = []
         for fd in fds:
             os.close(fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         if self._fds:
