@@ -151,3 +151,16 @@ def test_unconfigured_stages_pass_everything_to_queue_0(no_leaks: None) -> None:
     with Stages.load(8) as stages:
         assert stages.hash_stage.test_run(frame).data == frame
         assert queues(stages) == [1, 0, 0, 0, 0, 0, 0, 0]
+
+
+def test_a_slot_that_is_being_written_is_not_used(stages: Stages) -> None:
+    """Whatever lies in it: the packet passes as it is, unclassified, until the slot is whole."""
+    frame = frames.ethernet(0x0800, frames.ipv4(frames.udp()))
+    state = stages.maps._state
+    slot = state.config[state.generation & 1]
+    generation, slot.generation = slot.generation, 0
+    assert stages.hash_stage.test_run(frame).data == frame
+    assert queues(stages) == [1, 0, 0, 0, 0, 0, 0, 0]
+    assert stages.maps.stats().by_report[ReportType.NONE].packets == 1
+    slot.generation = generation
+    assert run(stages, frame) == reference.classify(frame, CONFIG)

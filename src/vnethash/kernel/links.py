@@ -46,18 +46,6 @@ class Links(Closing):
                 "add", ifname=name, kind="bridge", br_forward_delay=0, br_mcast_snooping=0
             )
 
-    def add_vlan(self, name: str, parent: str, vlan_id: int) -> None:
-        """An 802.1Q link on top of ``parent``; the kernel needs CONFIG_VLAN_8021Q."""
-        with _errors(f"make the VLAN link {name}"):
-            self._route.link(
-                "add", ifname=name, kind="vlan", link=ifindex_of(parent), vlan_id=vlan_id
-            )
-
-    def add_dummy(self, name: str) -> None:
-        """A link that swallows all; the kernel needs CONFIG_DUMMY."""
-        with _errors(f"make the dummy link {name}"):
-            self._route.link("add", ifname=name, kind="dummy")
-
     def delete(self, name: str) -> None:
         """Remove a link."""
         with _errors(f"remove {name}"):
