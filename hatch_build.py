@@ -44,12 +44,20 @@ CFFI = "cffi>=1.16"
 
 BENCH_SOURCES = ["bench/scalar.c", "bench/traffic.c"]
 
+# How kernels of the lab take the hash, by engine: VNET_WAY of native/bpf.h.
+LAB_WAYS = {"tun-kfunc": 1, "tun-progtype": 2, "tun-cb": 3}
+
+# What a hash program is compiled with; they go with the package.
+HEADERS = [
+    *["vnet_hash", "record", "lab_stage", "steer", "toeplitz", "dissect", "bpf", "vnethash"],
+]
+
 WARNINGS = ["-Wall", "-Wextra", "-Werror"]
 CORE_FLAGS = [
     *["-std=gnu11", "-O3", "-g", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden"],
     *["-Wl,-z,defs", "-Wl,-z,relro,-z,now", *WARNINGS],
 ]
-BPF_FLAGS = ["-std=gnu11", "-mcpu=v3", "-O2", "-g", *WARNINGS]
+BPF_FLAGS = ["-std=gnu11", "-mcpu=v3", "-O2", "-g"]
 ZIG_FLAGS = ["-target", "bpfel-freestanding", "-fno-unwind-tables"]
 
 # cffi knows the types of C, not those of <linux/types.h>.
@@ -76,14 +84,26 @@ def build(root: Path = ROOT) -> list[Path]:
     """
     core, bpf = ["native/core.c", "native/*.h"], ["native/stages.bpf.c", "native/*.h"]
     bench, bitwise = [*BENCH_SOURCES, "bench/bench.h"], ["bench/bitwise.bpf.c", "native/*.h"]
+    program = ["bench/program.bpf.c", "native/*.h"]
     steps: list[tuple[str, Sequence[str], Callable[[Path, Path], object], str]] = [
         ("core.so", core, partial(compile_shared, core[:1]), _core_key()),
         ("stages.bpf.o", bpf, partial(compile_bpf, bpf[0]), _bpf_key()),
+        *[
+            (f"{name}.bpf.o", bpf, partial(compile_bpf, bpf[0], way=way), f"{way} {_bpf_key()}")
+            for name, way in LAB_WAYS.items()
+        ],
         ("core_abi.py", ["native/vnethash.h", "native/core.h"], generate_core_abi, ""),
         ("libbpf_abi.py", ["native/libbpf.h"], generate_libbpf_abi, ""),
+        # What `vnethash build` compiles hash programs with.
+        ("bpf_compiler.json", [], write_compiler, ""),
+        *[
+            (f"include/{name}.h", [f"native/{name}.h"], partial(copy, f"native/{name}.h"), "")
+            for name in HEADERS
+        ],
         # What `vnethash bench` measures against.
         ("bench.so", bench, partial(compile_shared, BENCH_SOURCES), _core_key()),
         ("bitwise.bpf.o", bitwise, partial(compile_bpf, bitwise[0]), _bpf_key()),
+        ("program.bpf.o", program, partial(compile_bpf, program[0]), _bpf_key()),
         ("bench_abi.py", ["bench/bench.h"], generate_bench_abi, ""),
     ]
     built = root / BUILT
@@ -100,12 +120,13 @@ def build(root: Path = ROOT) -> list[Path]:
             continue
         # A process may have the old file mapped: never write into it.
         with tempfile.TemporaryDirectory(prefix=".making-", dir=built) as scratch:
-            made = Path(scratch) / name
+            made = Path(scratch) / "made"
             try:
                 make(root, made)
             except BuildError as error:
                 failures.append(str(error))
                 continue
+            (built / name).parent.mkdir(exist_ok=True)
             made.replace(built / name)
         stamps[name] = stamp
         stamps_file.write_text(json.dumps(stamps, indent=1) + "\n")
@@ -123,8 +144,11 @@ def compile_shared(sources: Sequence[str], root: Path, output: Path) -> None:
     _run([*compiler, *CORE_FLAGS, prefix, *extra, *sources, "-o", str(output)], root)
 
 
-def compile_bpf(source: str, root: Path, output: Path) -> None:
-    """Compile `source`, a path below `root`, to BPF, the same bytes whatever folder root is."""
+def compile_bpf(source: str, root: Path, output: Path, *, way: int | None = None) -> None:
+    """Compile `source`, a path below `root`, to BPF, the same bytes whatever folder root is.
+
+    `way` is one of LAB_WAYS.
+    """
     if command := os.environ.get("BPF_CC"):
         compiler = _find(command, "set BPF_CC to a clang with a BPF target, or unset it")
         headers: list[str] = []
@@ -138,8 +162,21 @@ def compile_bpf(source: str, root: Path, output: Path) -> None:
             f"-fdebug-prefix-map={zig}=ziglang",
         ]
     prefix = f"-fdebug-prefix-map={root}=."
+    define = [] if way is None else [f"-DVNET_WAY={way}"]
     # The last prefix that fits is taken, and ziglang may lie below root.
-    _run([*compiler, *BPF_FLAGS, prefix, *headers, "-c", source, "-o", str(output)], root)
+    flags = [*BPF_FLAGS, *WARNINGS, prefix, *headers, *define]
+    _run([*compiler, *flags, "-c", source, "-o", str(output)], root)
+
+
+def copy(source: str, root: Path, output: Path) -> None:
+    """Copy `source`, a path below `root`."""
+    shutil.copyfile(root / source, output)
+
+
+def write_compiler(root: Path, output: Path) -> None:
+    """Write how the BPF object that ships is compiled, for vnethash.programs.compiler."""
+    how = {"ziglang": ZIGLANG, "flags": BPF_FLAGS, "zig_flags": ZIG_FLAGS}
+    output.write_text(json.dumps(how, indent=1) + "\n")
 
 
 def generate_core_abi(root: Path, output: Path) -> None:

@@ -15,10 +15,6 @@
 #include "../native/bpf.h"
 #include "../native/vnethash.h"
 
-static long (*const bpf_skb_load_bytes_relative)(const void *skb, __u32 offset, void *to,
-						 __u32 length, __u32 start) =
-	(void *)BPF_FUNC_skb_load_bytes_relative;
-
 struct bitwise_config {
 	__u32 hash_types;   /* enum vnet_hash_type */
 	__u32 table_mask;   /* entries of the indirection table, less one */

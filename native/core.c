@@ -132,10 +132,10 @@ static void decide(const struct vh_config *config, const struct vnet_headers *he
 API void vh_classify(const struct vh_config *config, const __u8 *frame, __u32 length, int is_l3,
 		     struct vh_verdict *verdict)
 {
-	struct vnet_frame view = { .data = frame, .length = length };
+	struct vnet_frame view = { .data = frame, .length = length, .is_l3 = is_l3 };
 	struct vnet_headers headers;
 
-	vnet_dissect(&view, &headers, is_l3);
+	vnet_dissect(&view, &headers);
 	decide(config, &headers, verdict);
 }
 
@@ -262,23 +262,32 @@ static const struct vh_config *explain(const struct vh_history *history,
 	return history->config[0];
 }
 
-/* Hash a frame that arrived on `queue` without a record, if asked to at all. */
-static void rehash(const struct vh_history *history, const __u8 *frame, __u32 length, int is_l3,
-		   __u16 queue, struct vnet_hdr *header)
+/* Hash a frame that arrived without a hash, if asked to at all. */
+static void rehash(const struct vh_reader *reader, const __u8 *frame, __u32 length,
+		   struct vnet_hdr *header)
 {
-	struct vnet_frame view = { .data = frame, .length = length };
+	struct vnet_frame view = { .data = frame, .length = length, .is_l3 = reader->is_l3 };
 	const struct vh_config *config;
 	struct vnet_headers headers;
 	struct vh_verdict verdict;
 
-	if (!history->reports)
+	if (!reader->history->reports)
 		return;
-	vnet_dissect(&view, &headers, is_l3);
-	config = explain(history, &headers, queue, &verdict);
-	if (config->rss.reporting != VNET_REPORTING_OFF) {
-		header->hash_value = verdict.hash_value;
-		header->hash_report = verdict.report;
-	}
+	vnet_dissect(&view, &headers);
+	config = explain(reader->history, &headers, reader->queue, &verdict);
+	if (config->rss.reporting == VNET_REPORTING_OFF ||
+	    (reader->rehashes == VH_REHASH_ASKED && config->rss.reporting != VNET_REPORTING_REHASH))
+		return;
+	header->hash_value = verdict.hash_value;
+	header->hash_report = verdict.report;
+}
+
+static void count(struct vnet_counters *counters, const struct vh_packet *packet)
+{
+	struct vnet_traffic *traffic = &counters->by_report[packet->header.hash_report];
+
+	traffic->packets++;
+	traffic->bytes += packet->length;
 }
 
 static int is_record(const __u8 *at, ssize_t length)
@@ -309,7 +318,7 @@ static void correct_header(struct vnet_hdr *header, int has_record)
 }
 
 /* Read one packet to `buffer`. Returns the bytes read, 0 if there is none. */
-static ssize_t read_packet(int fd, __u8 *buffer, __u64 size)
+static ssize_t read_packet(int fd, __u32 header, __u8 *buffer, __u64 size)
 {
 	ssize_t length;
 
@@ -318,7 +327,7 @@ static ssize_t read_packet(int fd, __u8 *buffer, __u64 size)
 	while (length < 0 && errno == EINTR);
 	if (length < 0)
 		return errno == EAGAIN ? 0 : -errno;
-	return length < VNET_HDR_LEN ? -EBADMSG : length;
+	return length < header ? -EBADMSG : length;
 }
 
 static void take_packet(const __u8 *buffer, ssize_t length, int takes_records,
@@ -333,6 +342,21 @@ static void take_packet(const __u8 *buffer, ssize_t length, int takes_records,
 	packet->offset = packet->has_record ? VNET_HDR_HASH_LEN : VNET_HDR_LEN;
 	packet->length = length - packet->offset;
 	correct_header(&packet->header, packet->has_record);
+}
+
+/* The same from a kernel that writes the hash into a header of 20 bytes itself. */
+static void take_reported(const __u8 *buffer, ssize_t length, struct vh_packet *packet)
+{
+	memcpy(&packet->header, buffer, VNET_HDR_HASH_LEN);
+	packet->has_record = packet->header.hash_report != VNET_REPORT_NONE;
+	if (packet->header.hash_report >= VNET_REPORTS) {
+		packet->header.hash_value = 0;
+		packet->header.hash_report = VNET_REPORT_NONE;
+	}
+	packet->header.num_buffers = 1;
+	packet->header.padding = 0;
+	packet->offset = VNET_HDR_HASH_LEN;
+	packet->length = length - VNET_HDR_HASH_LEN;
 }
 
 API int vh_receive(const struct vh_reader *reader, __u8 *arena, __u64 size,
@@ -351,15 +375,19 @@ API int vh_receive(const struct vh_reader *reader, __u8 *arena, __u64 size,
 	while (n < max && size - used >= LARGEST) {
 		struct vh_packet *packet = &packets[n];
 
-		length = read_packet(reader->fd, arena + used, size - used);
+		length = read_packet(reader->fd, reader->header, arena + used, size - used);
 		if (length <= 0)
 			break;
-		take_packet(arena + used, length, records, packet);
+		if (reader->header == VNET_HDR_HASH_LEN)
+			take_reported(arena + used, length, packet);
+		else
+			take_packet(arena + used, length, records, packet);
 		packet->offset += used;
 		packet->queue = reader->queue;
-		if (!packet->has_record)
-			rehash(reader->history, arena + packet->offset, packet->length,
-			       reader->is_l3, reader->queue, &packet->header);
+		if (!packet->has_record && reader->rehashes)
+			rehash(reader, arena + packet->offset, packet->length, &packet->header);
+		if (reader->counters)
+			count(reader->counters, packet);
 		used = (used + length + 63) & ~63ull;
 		n++;
 	}
@@ -514,7 +542,7 @@ static int read_and_steer(struct vh_resteer *resteer, int fd, __u8 *arena, __u64
 			  struct vh_packet *packet)
 {
 	const struct vh_config *config = resteer->history->config[0];
-	ssize_t length = read_packet(fd, arena, size);
+	ssize_t length = read_packet(fd, VNET_HDR_LEN, arena, size);
 	struct vh_verdict verdict;
 	struct resteer_queue *to;
 

@@ -55,6 +55,7 @@ struct vnet_frame {
 	const __u8 *data_end; /* of the linear part */
 	void *scratch;        /* VNET_SCRATCH bytes for what is not linear */
 	__u32 length;
+	__u32 is_l3;          /* no Ethernet header */
 };
 
 /*
@@ -63,10 +64,12 @@ struct vnet_frame {
  */
 vnet_inline const __u8 *vnet_at(const struct vnet_frame *frame, __u32 offset, __u32 length)
 {
+#ifndef VNET_COPIES_ONLY
 	const __u8 *at = frame->data + offset;
 
 	if (at + length <= frame->data_end)
 		return at;
+#endif
 	if (bpf_skb_load_bytes(frame->skb, offset, frame->scratch, length))
 		return 0;
 	return frame->scratch;
@@ -97,6 +100,7 @@ vnet_inline int vnet_has_tag_beside(const struct vnet_frame *frame)
 struct vnet_frame {
 	const __u8 *data;
 	__u32 length;
+	__u32 is_l3;
 };
 
 vnet_inline const __u8 *vnet_at(const struct vnet_frame *frame, __u32 offset, __u32 length)
@@ -310,54 +314,79 @@ vnet_inline void vnet_dissect_ipv6(const struct vnet_frame *frame, struct vnet_h
 	vnet_walk_extensions(frame, headers, ip[6], offset + 40, end);
 }
 
+enum vnet_ethertype {
+	VNET_IPV4 = 0x0800,
+	VNET_TAG = 0x8100,         /* 802.1Q */
+	VNET_IPV6 = 0x86dd,
+	VNET_SERVICE_TAG = 0x88a8, /* 802.1ad */
+};
+
 vnet_inline int vnet_is_tag(__u16 type)
 {
-	return type == 0x8100 || type == 0x88a8; /* 802.1Q, 802.1ad */
+	return type == VNET_TAG || type == VNET_SERVICE_TAG;
 }
 
-/*
- * Ethernet II with at most two VLAN tags, or with `is_l3` none of it: a
- * device without Ethernet headers (IFF_TUN).
- */
-vnet_inline void vnet_dissect(const struct vnet_frame *frame, struct vnet_headers *headers,
-			      int is_l3)
-{
-	__u32 offset = 0;
-	const __u8 *at;
+/* Where a packet's network header is, and what: an EtherType, 0 if there is none. */
+struct vnet_l3 {
+	__u32 offset;
 	__u16 type;
+};
 
+/* Ethernet II at `offset` with at most two VLAN tags. */
+vnet_inline struct vnet_l3 vnet_find_l3(const struct vnet_frame *frame, __u32 offset)
+{
+	struct vnet_l3 l3 = {};
+	const __u8 *at = vnet_at(frame, offset, 14);
+
+	if (!at)
+		return l3;
+	l3.type = vnet_be16(at + 12);
+	l3.offset = offset + 14;
+	if (!vnet_is_tag(l3.type))
+		return l3;
+	at = vnet_at(frame, offset + 14, 4);
+	if (!at)
+		return (struct vnet_l3){};
+	l3.type = vnet_be16(at + 2);
+	l3.offset = offset + 18;
+	if (!vnet_is_tag(l3.type) || (!offset && vnet_has_tag_beside(frame)))
+		return l3;
+	at = vnet_at(frame, offset + 18, 4);
+	if (!at)
+		return (struct vnet_l3){};
+	l3.type = vnet_be16(at + 2);
+	l3.offset = offset + 22;
+	return l3;
+}
+
+/* A packet from its network header on. */
+vnet_inline void vnet_dissect_l3(const struct vnet_frame *frame, struct vnet_headers *headers,
+				 struct vnet_l3 l3)
+{
 	headers->kind = VNET_REPORT_NONE;
 	headers->ports = 0; /* the verifier does not know when they are asked for */
-	if (is_l3) {
-		at = vnet_at(frame, 0, 1);
-		if (!at)
-			return;
-		type = at[0] >> 4 == 4 ? 0x0800 : 0x86dd;
-	} else {
-		at = vnet_at(frame, 0, 14);
-		if (!at)
-			return;
-		type = vnet_be16(at + 12);
-		offset = 14;
-		if (vnet_is_tag(type)) {
-			at = vnet_at(frame, 14, 4);
-			if (!at)
-				return;
-			type = vnet_be16(at + 2);
-			offset = 18;
-			if (vnet_is_tag(type) && !vnet_has_tag_beside(frame)) {
-				at = vnet_at(frame, 18, 4);
-				if (!at)
-					return;
-				type = vnet_be16(at + 2);
-				offset = 22;
-			}
-		}
-	}
-	if (type == 0x0800)
-		vnet_dissect_ipv4(frame, headers, offset);
-	else if (type == 0x86dd)
-		vnet_dissect_ipv6(frame, headers, offset);
+	if (l3.type == VNET_IPV4)
+		vnet_dissect_ipv4(frame, headers, l3.offset);
+	else if (l3.type == VNET_IPV6)
+		vnet_dissect_ipv6(frame, headers, l3.offset);
+}
+
+/* The network header of the frame; without Ethernet headers (IFF_TUN) at its start. */
+vnet_inline struct vnet_l3 vnet_frame_l3(const struct vnet_frame *frame)
+{
+	const __u8 *at;
+
+	if (!frame->is_l3)
+		return vnet_find_l3(frame, 0);
+	at = vnet_at(frame, 0, 1);
+	if (!at)
+		return (struct vnet_l3){};
+	return (struct vnet_l3){ .type = at[0] >> 4 == 4 ? VNET_IPV4 : VNET_IPV6 };
+}
+
+vnet_inline void vnet_dissect(const struct vnet_frame *frame, struct vnet_headers *headers)
+{
+	vnet_dissect_l3(frame, headers, vnet_frame_l3(frame));
 }
 
 #endif

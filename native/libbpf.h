@@ -64,6 +64,30 @@ struct vnb_prog_info {
 	uint32_t nr_map_ids;
 	uint64_t map_ids;
 	char name[16];
+	uint32_t ifindex;
+	uint32_t gpl_compatible; /* the lowest bit */
+	uint64_t netns_dev;
+	uint64_t netns_ino;
+	uint32_t nr_jited_ksyms;
+	uint32_t nr_jited_func_lens;
+	uint64_t jited_ksyms;
+	uint64_t jited_func_lens;
+	uint32_t btf_id;
+	uint32_t func_info_rec_size;
+	uint64_t func_info;
+	uint32_t nr_func_info;
+	uint32_t nr_line_info;
+	uint64_t line_info;
+	uint64_t jited_line_info;
+	uint32_t nr_jited_line_info;
+	uint32_t line_info_rec_size;
+	uint32_t jited_line_info_rec_size;
+	uint32_t nr_prog_tags;
+	uint64_t prog_tags;
+	uint64_t run_time_ns;
+	uint64_t run_cnt;
+	uint64_t recursion_misses;
+	uint32_t verified_insns;
 };
 
 /* struct bpf_link_info as it is for a tcx link */
@@ -81,6 +105,8 @@ uint32_t libbpf_major_version(void);
 uint32_t libbpf_minor_version(void);
 const char *libbpf_version_string(void);
 int libbpf_num_possible_cpus(void);
+const char *libbpf_bpf_prog_type_str(int type);
+const char *libbpf_bpf_map_type_str(int type);
 
 enum libbpf_print_level {
 	LIBBPF_WARN,
@@ -116,12 +142,20 @@ int bpf_program__fd(const struct bpf_program *program);
 uint32_t bpf_program__flags(const struct bpf_program *program);
 int bpf_program__set_flags(struct bpf_program *program, uint32_t flags);
 int bpf_program__set_autoload(struct bpf_program *program, bool autoload);
+int bpf_program__type(const struct bpf_program *program);
 int bpf_program__set_type(struct bpf_program *program, enum vnb_prog_type type);
 struct bpf_map *bpf_object__find_map_by_name(const struct bpf_object *object, const char *name);
 struct bpf_map *bpf_object__next_map(const struct bpf_object *object, const struct bpf_map *after);
 const char *bpf_map__name(const struct bpf_map *map);
 int bpf_map__fd(const struct bpf_map *map);
+int bpf_map__type(const struct bpf_map *map);
+uint32_t bpf_map__key_size(const struct bpf_map *map);
+uint32_t bpf_map__value_size(const struct bpf_map *map);
+uint32_t bpf_map__max_entries(const struct bpf_map *map);
+uint32_t bpf_map__map_flags(const struct bpf_map *map);
+const char *bpf_map__pin_path(const struct bpf_map *map);
 int bpf_map__set_max_entries(struct bpf_map *map, uint32_t max_entries);
+int bpf_map__reuse_fd(struct bpf_map *map, int fd);
 void *bpf_map__initial_value(const struct bpf_map *map, size_t *size);
 
 /* bpf/libbpf.h: filters of the clsact queueing discipline */

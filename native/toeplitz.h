@@ -40,8 +40,6 @@ vnet_inline __u8 vnet_rule(__u32 hash_types, __u32 kind)
 		rule |= VNET_RULE_PORTS;
 	if (report >= VNET_REPORT_IPV6_EX)
 		rule |= VNET_RULE_FINAL;
-	if (kind && (kind - 1) % 3 == VNET_L4_UDP)
-		rule |= VNET_RULE_UDP;
 	return rule;
 }
 

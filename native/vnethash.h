@@ -13,12 +13,22 @@
 
 #include <linux/types.h>
 
+/*
+ * The contract between a BPF object and who loads it: the layouts and maps of
+ * this file and of vnet_hash.h. Goes up with every change that an object
+ * compiled before would not survive.
+ */
+enum vnet_abi {
+	VNET_ABI = 1,
+};
+
 enum vnet_limit {
 	VNET_KEY_LEN = 40,       /* rss_max_key_size, virtio 5.1.4 */
 	VNET_INPUT_LEN = 36,     /* two IPv6 addresses and two ports */
 	VNET_INPUT_WORDS = 9,
 	VNET_TABLE_MAX = 32768,  /* a le16 mask; entries are a power of two */
 	VNET_QUEUES_MAX = 256,  /* MAX_TAP_QUEUES, drivers/net/tun.c */
+	VNET_COUNTS = 16,       /* counters of a hash program's own */
 	VNET_RECORD_LEN = 8,
 	VNET_HDR_LEN = 12,       /* struct virtio_net_hdr_v1 */
 	VNET_HDR_HASH_LEN = 20,  /* struct virtio_net_hdr_v1_hash */
@@ -61,7 +71,6 @@ enum vnet_rule {
 	VNET_RULE_REPORT = 15, /* mask: the report type */
 	VNET_RULE_PORTS = 16,  /* hash the ports too */
 	VNET_RULE_FINAL = 32,  /* hash the addresses of a mobile node's headers */
-	VNET_RULE_UDP = 64,    /* the packet is UDP, hashed as such or not */
 };
 
 enum vnet_reporting {
@@ -77,6 +86,13 @@ enum vnet_unmarked {
 	VNET_UNMARKED_UDP_GSO = 2,   /* the device segments it in software */
 	VNET_UNMARKED_VLAN = 3,      /* more offloaded tags than we put back */
 	VNET_UNMARKED_REASONS = 4,
+};
+
+/* What a hash program said that cannot be. */
+enum vnet_invalid {
+	VNET_INVALID_QUEUE = 0,  /* the tap has no such queue: unclassified */
+	VNET_INVALID_REPORT = 1, /* no such report type: reported without a hash */
+	VNET_INVALIDS = 2,
 };
 
 /*
@@ -131,14 +147,15 @@ struct vnet_config {
 	__u32 toeplitz[VNET_INPUT_LEN][256];
 };
 
-/* Facts of a tap, fixed when the stages are loaded: .rodata. */
+/* Facts of a tap, fixed when the stages are loaded: .rodata.vnet. */
 struct vnet_device {
+	__u32 abi;            /* enum vnet_abi, as it was when the object was compiled */
 	__u32 is_l3;          /* no Ethernet header: IFF_TUN */
 	__u32 table_words;    /* of one indirection table, four queues each */
 	__u32 weakly_ordered; /* the CPU reorders loads */
 };
 
-/* What user space changes while packets pass, one value: .bss. */
+/* What user space changes while packets pass, one value: .data.vnet. */
 struct vnet_state {
 	__u32 generation;    /* the configuration in force */
 	__u32 record_udp_gso; /* the device takes UDP GSO whole: mark it */
@@ -154,6 +171,7 @@ struct vnet_traffic {
 struct vnet_counters {
 	struct vnet_traffic by_report[VNET_REPORTS];
 	__u64 unmarked[VNET_UNMARKED_REASONS];
+	__u64 invalid[VNET_INVALIDS];
 };
 
 #ifndef VNETHASH_CDEF
@@ -161,7 +179,7 @@ _Static_assert(sizeof(struct vnet_record) == VNET_RECORD_LEN, "hash record");
 _Static_assert(sizeof(struct vnet_hdr) == VNET_HDR_HASH_LEN, "virtio header");
 _Static_assert(VNET_HDR_LEN + VNET_RECORD_LEN == VNET_HDR_HASH_LEN, "record completes the header");
 _Static_assert(sizeof(struct vnet_config) == 76 + VNET_INPUT_LEN * 1024, "config layout");
-_Static_assert(sizeof(struct vnet_counters) == 192, "counters layout");
+_Static_assert(sizeof(struct vnet_counters) == 208, "counters layout");
 _Static_assert(VNET_HASH_UDP_EX == 1 << (VNET_REPORT_UDPV6_EX - 1), "virtio 5.1.6.4.5");
 _Static_assert(VNET_MARK_0 & 1, "a group address");
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "virtio 1.x is little-endian");

@@ -75,6 +75,23 @@ class VerifierError(BpfError):
         self.log = log
 
 
+class CompileError(VnethashError):
+    """A hash program does not compile; ``output`` is all the compiler said."""
+
+    def __init__(self, message: str, output: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.output = output
+
+
+class ProgramRefused(VnethashError):
+    """An object is no hash program, or one that asks for more; ``reason`` says which."""
+
+    def __init__(self, name: str, reason: str, *, hint: str | None = None) -> None:
+        super().__init__(f"hash program {name} {reason}", hint=hint)
+        self.name = name
+        self.reason = reason
+
+
 class CaptureError(VnethashError):
     """A capture file cannot be read; ``offset`` is where it broke, in bytes."""
 

@@ -42,7 +42,7 @@ class Packet:
     frame: bytes
     queue: int
     has_record: bool
-    """The hash came in a record; else the reader calculated it, if there is one."""
+    """The hash came with the packet; else the reader calculated it, if there is one."""
 
     @property
     def hash_value(self) -> int:

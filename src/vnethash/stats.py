@@ -10,6 +10,9 @@ from vnethash.virtio.hash_types import ReportType
 UNMARKED_REASONS = ("too_large", "no_room", "udp_gso", "vlan")
 """enum vnet_unmarked (native/vnethash.h): why a frame passed without its record."""
 
+INVALID_KINDS = ("queue", "report")
+"""enum vnet_invalid (native/vnethash.h): what a hash program said that cannot be."""
+
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
@@ -29,6 +32,7 @@ class QueueStats:
 
     by_report: Mapping[ReportType, Traffic]
     unmarked: Mapping[str, int] = field(default_factory=dict)
+    invalid: Mapping[str, int] = field(default_factory=dict)
     dropped: int = 0
 
     @property
@@ -41,21 +45,28 @@ class QueueStats:
         packets = dict.fromkeys(ReportType, 0)
         octets = dict.fromkeys(ReportType, 0)
         unmarked = dict.fromkeys(UNMARKED_REASONS, 0)
+        invalid = dict.fromkeys(INVALID_KINDS, 0)
         for counter in counters:
             for report in ReportType:
                 packets[report] += counter.by_report[report].packets
                 octets[report] += counter.by_report[report].bytes
             for code, reason in enumerate(UNMARKED_REASONS):
                 unmarked[reason] += counter.unmarked[code]
+            for code, kind in enumerate(INVALID_KINDS):
+                invalid[kind] += counter.invalid[code]
         by_report = {report: Traffic(packets[report], octets[report]) for report in ReportType}
-        return cls(by_report, unmarked, dropped)
+        return cls(by_report, unmarked, invalid, dropped)
 
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """Counters of a tap since its engine was attached, one entry a queue."""
+    """Counters of a tap since its engine was attached, one entry a queue.
+
+    ``counts`` are the counters of a hash program's own (``vnet_count``).
+    """
 
     queues: tuple[QueueStats, ...]
+    counts: tuple[int, ...] = ()
 
     @property
     def total(self) -> Traffic:
@@ -76,6 +87,14 @@ class Stats:
             for reason in UNMARKED_REASONS
         }
 
+    @property
+    def invalid(self) -> dict[str, int]:
+        """Answers of a hash program that had to be put right: a queue or report type
+        that there is not."""
+        return {
+            kind: sum(queue.invalid.get(kind, 0) for queue in self.queues) for kind in INVALID_KINDS
+        }
+
     def to_json(self) -> dict[str, Any]:
         """JSON types only; report types by name."""
 
@@ -86,6 +105,8 @@ class Stats:
             "total": traffic(self.total),
             "by_report": {report.name: traffic(value) for report, value in self.by_report.items()},
             "unmarked": self.unmarked,
+            "invalid": self.invalid,
+            "program_counts": list(self.counts),
             "queues": [
                 {
                     "queue": index,

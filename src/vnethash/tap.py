@@ -14,8 +14,8 @@ from typing import Self
 import numpy as np
 
 from vnethash.closing import Closing
-from vnethash.engines.base import Attachment, Reader, Setup
-from vnethash.engines.select import choose, engine_named
+from vnethash.engines.base import Attachment, ProgramSource, Reader, RunsProgram, Setup
+from vnethash.engines.select import best, engine_named, named
 from vnethash.engines.stages import DEFAULT_MAX_INDIRECTION
 from vnethash.errors import ConfigError, DeviceError
 from vnethash.kernel.link import set_up
@@ -42,9 +42,10 @@ class Queue:
     that waits in another thread.
     """
 
-    def __init__(self, index: int, fd: int, reader: Reader) -> None:
+    def __init__(self, index: int, fd: int, reader: Reader, header: int) -> None:
         self.index = index
         self._fd = fd
+        self._header = header
         self._open_reader: Reader | None = reader
         self._lock = threading.Lock()  # nobody closes what the core is reading
         self._arena = np.empty(_ARENA, np.uint8)
@@ -146,7 +147,7 @@ class Queue:
         """
         self._reader()
         try:
-            os.writev(self._fd, [(header or Header()).encode_v1(), frame])
+            os.writev(self._fd, [(header or Header()).encode()[: self._header], frame])
         except BlockingIOError:
             raise
         except OSError as error:
@@ -185,6 +186,7 @@ class Tap(Closing):
         rss: RssConfig | None = None,
         reporting: Reporting | str = Reporting.RECORD,
         engine: str = "auto",
+        program: ProgramSource | None = None,
         offloads: Offload = Offload.NONE,
         l3: bool = False,
         up: bool = True,
@@ -195,28 +197,32 @@ class Tap(Closing):
         ``queues`` and ``rss`` default to each other, and to 4 queues.
         ``offloads`` is what the reader takes: without any, packets come
         segmented and checksummed. ``l3`` makes a device without Ethernet
-        headers (IFF_TUN). ``max_indirection`` is the longest indirection
-        table that ``configure`` will take. The engine is attached before the
-        link goes up, so that there is no packet it has not seen.
+        headers (IFF_TUN). ``program`` is the object of a hash program, which
+        then decides instead of vnethash's own (docs/programs.md).
+        ``max_indirection`` is the longest indirection table that
+        ``configure`` will take. The engine is attached before the link goes
+        up, so that there is no packet it has not seen.
 
         Raises ConfigError, NotPermitted, DeviceError, DependencyMissing,
-        Unsupported, BpfError; a failed open leaves nothing behind.
+        Unsupported, ProgramRefused, BpfError; a failed open leaves nothing
+        behind.
         """
         config = _config(queues, rss)
         how = _reporting(reporting)
-        chosen = choose(engine)
+        chosen = named(engine, program=program is not None)
         with ExitStack() as resources:
             device = resources.enter_context(
                 TunDevice.create(name, config.queues, l3=l3, offloads=offloads)
             )
+            chosen = chosen or best(config.hash_types, device)
             longest = max(max_indirection, len(config.indirection_table))
             attachment = engine_named(chosen.name).attach(
-                Setup(device, config, how, offloads, l3, longest)
+                Setup(device, config, how, offloads, l3, longest, program)
             )
             resources.callback(attachment.close)
             opened = []
             for index, fd in enumerate(device.fds):
-                opened.append(Queue(index, fd, attachment.reader(index)))
+                opened.append(Queue(index, fd, attachment.reader(index), attachment.header))
                 resources.callback(opened[-1].close)
             if up:
                 set_up(device.name)
@@ -234,7 +240,7 @@ class Tap(Closing):
 
     @property
     def attach_point(self) -> str:
-        """Where the engine works: "tcx", "clsact" or "reader"."""
+        """Where the engine works: "tcx", "clsact" or "reader"; in the lab "steering", "driver"."""
         return self._attachment.point
 
     def configure(
@@ -254,6 +260,21 @@ class Tap(Closing):
         how = self.reporting if reporting is None else _reporting(reporting)
         self._attachment.configure(config, how)
         self.rss, self.reporting = config, how
+
+    def replace_program(self, program: ProgramSource) -> None:
+        """Put another hash program in the place of the present one while packets pass.
+
+        Each packet is judged by the one or by the other; there is none
+        without. Raises ConfigError if the tap was opened without a program;
+        ProgramRefused, VerifierError, BpfError: then the present one stays.
+        """
+        if not isinstance(self._attachment, RunsProgram):
+            raise ConfigError(
+                "program",
+                f"cannot be replaced: {self.name} is steered by engine {self.engine}",
+                hint="open the tap with a program",
+            )
+        self._attachment.replace_program(program)
 
     def stats(self) -> Stats:
         """Packets and bytes by queue and report type since the tap was opened."""

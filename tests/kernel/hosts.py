@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from tests.kernel.wire import open_tap
 from vnethash.kernel import link
 from vnethash.kernel.links import Links
 from vnethash.kernel.netns import Namespace
@@ -73,7 +74,7 @@ def _closing(namespace: Namespace) -> Iterator[Namespace]:
 @contextmanager
 def _host(number: int, **options: object) -> Iterator[Tap]:
     peer = 3 - number
-    with Tap.open("tap0", up=False, **options) as tap:  # type: ignore[arg-type]
+    with open_tap("tap0", **options) as tap:  # type: ignore[arg-type]
         link.quiet(tap.name, ipv6=True)
         link.set_mac(tap.name, f"02:00:00:00:00:0{number}")
         link.set_up(tap.name)

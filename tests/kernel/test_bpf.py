@@ -131,12 +131,12 @@ def test_an_unclosed_program_warns_and_closes() -> None:
 def test_loads_the_shipped_object() -> None:
     with BpfObject.open(STAGES_OBJECT) as loaded:
         assert set(loaded.programs()) == {"hash_stage", "steering_stage"}
-        assert {"indirection", "counters"} < set(loaded.maps())
-        loaded.resize_map("counters", 3)
+        assert {"vnet_table", "vnet_counters"} < set(loaded.maps())
+        loaded.resize_map("vnet_counters", 3)
         loaded.load()
         assert loaded.program("hash_stage").type == ProgramType.SCHED_CLS
         assert loaded.program("steering_stage").type == ProgramType.SOCKET_FILTER
-        counters = loaded.map("counters")
+        counters = loaded.map("vnet_counters")
         assert (counters.type, counters.max_entries) == (MapType.PERCPU_ARRAY, 3)
         loaded.program("hash_stage").test_run(FRAME)
 
@@ -150,7 +150,7 @@ def test_loads_an_object_from_memory() -> None:
 def test_closing_the_object_closes_what_it_lent() -> None:
     with BpfObject.open(STAGES_OBJECT) as loaded:
         loaded.load()
-        program, state = loaded.program("hash_stage"), loaded.map(".bss")
+        program, state = loaded.program("hash_stage"), loaded.map(".data.vnet")
         memory = state.mmap()
     assert program.closed
     assert state.closed
@@ -170,22 +170,22 @@ def test_a_lent_program_does_not_close_the_descriptor() -> None:
 
 def test_constants_are_set_before_load() -> None:
     with BpfObject.open(STAGES_OBJECT) as loaded:
-        data = loaded.rodata()
+        data = loaded.initial_value(".rodata.vnet")
         content = bytes(range(1, len(data) + 1))
         data[:] = content
         loaded.load()
         with pytest.raises(ValueError, match="released"):
             data[0] = 0
-        constants = loaded.map(".rodata")
+        constants = loaded.map(".rodata.vnet")
         assert constants.lookup(0) == content
         with pytest.raises(BpfError, match="loaded already"):
-            loaded.rodata()
+            loaded.initial_value(".rodata.vnet")
 
 
 def test_memory_of_a_global_is_shared() -> None:
     with BpfObject.open(STAGES_OBJECT) as loaded:
         loaded.load()
-        state = loaded.map(".bss")
+        state = loaded.map(".data.vnet")
         with state.mmap() as memory:
             assert len(memory) == state.value_size + (-state.value_size) % 8
             memory[4:8] = b"\1\2\3\4"
@@ -223,8 +223,8 @@ def test_an_object_the_verifier_rejects() -> None:
         with pytest.raises(VerifierError) as caught:
             loaded.load()
     first, log = str(caught.value), caught.value.log
-    assert first.startswith("load BPF object stages: ")
-    assert first.removeprefix("load BPF object stages: ") in log
+    assert first.startswith("load hash_stage of stages: ")
+    assert first.removeprefix("load hash_stage of stages: ").partition(" (")[0] in log
     assert "processed" not in first
     assert log.count("\n") > 3
 

@@ -4,13 +4,13 @@
 import pytest
 
 from tests import frames
-from tests.kernel.wire import collect, quiet_tap, sender
+from tests.kernel.wire import ENGINES, collect, quiet_tap, sender
 from vnethash import ReportType, RssConfig
 
 pytestmark = pytest.mark.usefixtures("netns")
 
 
-@pytest.mark.parametrize("engine", ["ebpf", "software"])
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("reporting", ["record", "rehash"])
 def test_hash_of_zero_is_a_hash(engine: str, reporting: str) -> None:
     """With a key of zeros every hash is 0, and yet calculated (virtio 1.3, 5.1.6.4.5)."""

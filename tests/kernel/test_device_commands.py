@@ -17,6 +17,7 @@ import pytest
 
 import vnethash
 from tests.kernel import flows, owner
+from tests.kernel.hash_programs import compiled, example
 from tests.kernel.pins import own_bpffs
 from vnethash.cli import main
 from vnethash.kernel import link
@@ -417,3 +418,63 @@ def test_commands_import_nothing_slow(tap: Owner) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+# Hash programs
+
+
+@pytest.fixture(scope="module")
+def xor(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The object of an example, in a file."""
+    file = tmp_path_factory.mktemp("programs") / "xor.o"
+    file.write_bytes(example("xor"))
+    return str(file)
+
+
+def test_a_hash_program_from_attach_to_own_again(tap: Owner, xor: str) -> None:
+    rss = RssConfig.default(4)
+    out = run("attach", "tap0", "--program", xor, "--reporting", "record")
+    assert out.startswith("tap0: program xor attached by ")
+    assert {(g.queue, g.hash_value, g.hash_report) for g in tap.reads()} == {(1, 3, 2)}
+    shown = run_json("show", "tap0")
+    assert (shown["engine"], shown["program"]) == ("program", "xor")
+    assert "Engine: program (xor), attached by " in run("show", "tap0")
+    stats = run_json("stats", "tap0")
+    assert stats["by_report"]["TCPv4"]["packets"] == len(flows.FLOWS)
+    assert stats["program_counts"] == [0] * 16
+    changed = run_json("configure", "tap0", "--program", "none", "--unclassified", "2")
+    assert (changed["engine"], changed["program"]) == ("ebpf", None)
+    assert tap.reads() == flows.expected(rss.replace(unclassified_queue=2), record=True)
+    changed = run_json("configure", "tap0", "--program", xor)
+    assert (changed["program"], changed["rss"]["unclassified_queue"]) == ("xor", 2)
+    assert {g.queue for g in tap.reads()} == {3}
+    run("detach", "tap0")
+
+
+def test_what_a_program_says_that_cannot_be_is_shown(tap: Owner, tmp_path: Path) -> None:
+    file = tmp_path / "nonsense.o"
+    file.write_bytes(compiled("verdict->queue = 4; verdict->hash_report = 10; vnet_count(7);"))
+    run("attach", "tap0", "--program", str(file), "--reporting", "record")
+    assert {(g.queue, g.hash_value, g.hash_report) for g in tap.reads()} == {(0, 0, 0)}
+    count = str(len(flows.FLOWS))
+    rows = [line.split() for line in run("stats", "tap0").splitlines()]
+    assert ["no", "such", "queue", count] in rows
+    assert ["no", "such", "report", count] in rows
+    assert ["7", count] in rows
+    run("detach", "tap0")
+
+
+def test_refusals_of_hash_programs(
+    tap: Owner, xor: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = fails(capsys, 2, "attach", "tap0", "--program", xor, "--reporting", "rehash")
+    assert "a reader cannot hash as a hash program does" in error["error"]
+    error = fails(capsys, 1, "attach", "tap0", "--program", str(tmp_path / "none.o"))
+    assert "no such file" in error["error"]
+    file = tmp_path / "text.o"
+    file.write_text("no object")
+    assert "text" in fails(capsys, 1, "attach", "tap0", "--program", str(file))["error"]
+    run("attach", "tap0", "--reporting", "rehash")
+    fails(capsys, 2, "configure", "tap0", "--program", xor)
+    assert run_json("show", "tap0")["engine"] == "ebpf"
+    run("detach", "tap0")

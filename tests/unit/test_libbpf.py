@@ -69,16 +69,56 @@ def test_another_library_is_not_taken_for_libbpf(monkeypatch: pytest.MonkeyPatch
         libbpf.load()
 
 
-def test_last_useful_line() -> None:
-    assert libbpf.last_useful_line(LOG) == "R1 offset is outside of the packet"
-    assert libbpf.last_useful_line("processed 1 insns\n\n") == "the verifier gave no reason"
+OLDER = """\
+; if (at[0] & LONG_HEADER)
+41: (bf) r1 = r8
+from 41 to 44: R0=pkt(id=0,off=0,r=0,imm=0) R10=fp0
+; return load(skb);
+44: (71) r0 = *(u8 *)(r1 +0)
+last_idx 44 first_idx 41
+regs=1 stack=0 before 43: (b7) r0 = 0
+R1 type=ctx expected=pkt
+processed 4 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0
+"""
+LOOP = """\
+; for (;;) @ loop.c:7
+9: (05) goto pc-1
+infinite loop detected at insn 9
+cur state: R0_w=0 R10=fp0
+old state: R0_w=0 R10=fp0
+processed 9 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("log", "complaint"),
+    [
+        (LOG, "invalid access to packet, off=0 size=1 (stages.bpf.c:12: return load(skb);)"),
+        (OLDER, "R1 type=ctx expected=pkt (return load(skb);)"),
+        (LOOP, "infinite loop detected at insn 9 (loop.c:7: for (;;))"),
+        ("0: R1=ctx() R10=fp0\n0: (95) exit\nR0 !read_ok\nprocessed 1 insns", "R0 !read_ok"),
+        (
+            "number of funcs in func_info is wrong\n0: (95) exit",
+            "number of funcs in func_info is wrong",
+        ),
+        ("processed 1 insns\n\n", "the verifier gave no reason"),
+    ],
+)
+def test_the_complaint_comes_with_its_source_line(log: str, complaint: str) -> None:
+    assert libbpf.complaint(log) == complaint
+
+
+def test_the_program_that_was_refused() -> None:
+    assert libbpf.refused_program(SAID) == "x"
+    assert libbpf.refused_program(["libbpf: failed to load object 'x'"]) is None
 
 
 @pytest.mark.usefixtures("all_caps")
 def test_a_verifier_log_makes_a_verifier_error() -> None:
     error = libbpf.failure("load x", -errno.EACCES, said=SAID)
     assert isinstance(error, VerifierError)
-    assert str(error) == "load x: R1 offset is outside of the packet"
+    complaint = "invalid access to packet, off=0 size=1 (stages.bpf.c:12: return load(skb);)"
+    assert str(error) == f"load x: {complaint}"
     assert error.log == LOG.strip("\n")
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vnethash.cli.options import JsonOption
+from vnethash.cli.options import JsonOption, ProgramOption
 from vnethash.cli.output import console, emit_json
 from vnethash.cli.rss_change import (
     ConfigFile,
@@ -20,6 +20,7 @@ from vnethash.cli.rss_change import (
     change_from_options,
 )
 from vnethash.cli.show import describe
+from vnethash.cli.verifier_log import VerifierLogOption, verifier_log
 from vnethash.reporting import Reporting
 
 
@@ -40,6 +41,7 @@ def attach_command(
     config: ConfigFile = None,
     from_ethtool: EthtoolFile = None,
     reporting: ReportingChange = None,
+    program: ProgramOption = None,
     max_indirection: Annotated[
         int | None,
         typer.Option(
@@ -52,6 +54,7 @@ def attach_command(
     attach_point: Annotated[
         Point, typer.Option(help="Where the hash stage goes.", case_sensitive=False)
     ] = Point.AUTO,
+    log: VerifierLogOption = None,
     json: JsonOption = False,
 ) -> None:
     """Steer a multi-queue tap that another process owns.
@@ -61,7 +64,8 @@ def attach_command(
     packets without a hash, reporting off. It lasts until detach, or until
     the device goes.
     """
-    from vnethash.engines.pinned import attach, steerable
+    from vnethash.engines.foreign import steerable
+    from vnethash.engines.pinned import attach
     from vnethash.engines.stages import DEFAULT_MAX_INDIRECTION
     from vnethash.rss.config import RssConfig
 
@@ -70,18 +74,22 @@ def attach_command(
     rss = RssConfig.default(driver.queues) if driver.queues else None
     if change is not None and rss is not None:
         rss = change(rss)
-    with attach(
-        tap,
-        rss,
-        reporting or Reporting.OFF,
-        max_indirection=max_indirection or DEFAULT_MAX_INDIRECTION,
-        point=attach_point.value,
-    ) as attached:
+    with verifier_log(log):
+        pinned = attach(
+            tap,
+            rss,
+            reporting or Reporting.OFF,
+            max_indirection=max_indirection or DEFAULT_MAX_INDIRECTION,
+            point=attach_point.value,
+            program=program,
+        )
+    with pinned as attached:
         description = describe(attached)
         if json:
             emit_json(description)
             return
         queues, how = attached.queues, description["reporting"]
+        what = f"program {attached.program} " if attached.program else ""
         console().print(
-            f"{tap}: attached by {attached.attach_point}, {queues} queues, reporting {how}"
+            f"{tap}: {what}attached by {attached.attach_point}, {queues} queues, reporting {how}"
         )

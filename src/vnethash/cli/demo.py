@@ -31,6 +31,10 @@ class DemoEngine(StrEnum):
     """A tap's engines, the library without a tap, and the best there is."""
 
     AUTO = "auto"
+    TUN_PROGTYPE = "tun-progtype"
+    TUN_KFUNC = "tun-kfunc"
+    TUN_CB = "tun-cb"
+    TUN_RSS = "tun-rss"
     EBPF = "ebpf"
     SOFTWARE = "software"
     NATIVE = "native"
@@ -47,7 +51,8 @@ def demo_command(
             "--engine",
             "-e",
             case_sensitive=False,
-            help="ebpf and software steer a tap; native does without one. "
+            help="ebpf and software steer a tap, as do tun-... on a kernel of the lab; "
+            "native does without one. "
             "auto: the best that works here.",
         ),
     ] = DemoEngine.AUTO,
@@ -65,9 +70,7 @@ def demo_command(
     code 1) if one is not, or if a kind of traffic did not come. Without the
     rights for a tap, frames of the same kinds go through the library.
     """
-    from vnethash.rss.config import RssConfig
-
-    rss = RssConfig.default(queues)
+    rss = _config(queues, engine)
     result = _run(rss, engine, seed)
     if json:
         emit_json(_to_json(result, rss))
@@ -75,6 +78,18 @@ def demo_command(
         _print(result, rss)
     if result.problems():
         raise typer.Exit(1)
+
+
+def _config(queues: int, engine: DemoEngine) -> "RssConfig":
+    """The default with all hash types that the engine knows."""
+    from vnethash.rss.config import RssConfig
+
+    rss = RssConfig.default(queues)
+    if engine is not DemoEngine.TUN_RSS:
+        return rss
+    from vnethash.kernel.tun_ioctl import read_hash_types
+
+    return rss.replace(hash_types=read_hash_types())
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +191,8 @@ def _print(result: _Result, rss: "RssConfig") -> None:
     seen = ", ".join(kind for kind in _kinds() if kind in ledger.kinds)
     out.print(f"seen: {seen}; largest packet {ledger.largest} bytes")
     where = f"{'in the' if result.point in ('library', 'reader') else 'at'} {result.point}"
-    records = f", {ledger.records} hashes in records" if ledger.records else ""
+    came = "in records" if result.engine == "ebpf" else "from the kernel"
+    records = f", {ledger.records} hashes {came}" if ledger.records else ""
     out.print(f"engine {result.engine} {where}{records}, Linux {release()}, {result.seconds:.1f} s")
     for problem in result.problems():
         out.print(Text.assemble((_mark(False), "bold red"), f" {problem}"))

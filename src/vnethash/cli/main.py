@@ -14,6 +14,7 @@ import typer
 
 from vnethash.cli.attach import attach_command
 from vnethash.cli.bench import bench_command
+from vnethash.cli.build import build_program_command
 from vnethash.cli.configure import configure_command
 from vnethash.cli.demo import demo_command
 from vnethash.cli.detach import detach_command
@@ -108,6 +109,13 @@ _register(
     "vnethash bench --quick --json",
     "vnethash bench path --save before.json",
     "vnethash bench path --compare before.json",
+)
+_register(
+    "build",
+    build_program_command,
+    "vnethash build program.c",
+    "vnethash build program.c -o /tmp/program.o --load",
+    'vnethash build program.c --cc "clang -target bpf" -D QUEUE=3',
 )
 _register(
     "attach",

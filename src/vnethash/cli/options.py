@@ -66,6 +66,15 @@ UnclassifiedOption = Annotated[
         help="Queue of packets without a hash (default 0).",
     ),
 ]
+ProgramOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--program",
+        "-p",
+        metavar="FILE",
+        help="Object of a hash program (see `vnethash build`) that decides about hash and queue.",
+    ),
+]
 ConfigOption = Annotated[
     Path | None,
     typer.Option(

@@ -70,6 +70,7 @@ def _print_tables(
     from rich.text import Text
 
     from vnethash.cli.output import console
+    from vnethash.engines.select import LAB
 
     table = Table("feature", "state", "why", "needs", box=None, pad_edge=False)
     for result in results:
@@ -80,8 +81,9 @@ def _print_tables(
         chosen.add_row("engine", Text(choice.name, style="bold"), Text(choice.reason))
         for name, reason in choice.rejected:
             chosen.add_row("", Text(f"not {name}", style="dim"), Text(reason, style="dim"))
-    attach = Text(point.name, style="bold") if point.name else Text("none", style="yellow")
-    chosen.add_row("attach point", attach, Text(point.reason))
+    if choice is None or choice.name not in LAB:  # those need no hook
+        attach = Text(point.name, style="bold") if point.name else Text("none", style="yellow")
+        chosen.add_row("attach point", attach, Text(point.reason))
     out = console()
     out.print(table)
     out.print()

@@ -15,12 +15,14 @@ from vnethash.cli.options import (
     IndirectionOption,
     JsonOption,
     KeyOption,
+    ProgramOption,
     QueuesOption,
     TypesOption,
     UnclassifiedOption,
     config_from_options,
 )
 from vnethash.cli.output import error_console, json_line, progress
+from vnethash.cli.verifier_log import VerifierLogOption, verifier_log
 from vnethash.errors import CaptureError, VnethashError
 from vnethash.replay.select import ReplayEngine
 from vnethash.reporting import Reporting
@@ -45,8 +47,9 @@ def replay_command(
             "--engine",
             "-e",
             case_sensitive=False,
-            help="ebpf and software send the frames through a tap; native and python put them "
-            "through the library. auto: the best that works here.",
+            help="ebpf and software send the frames through a tap, as do tun-... on a kernel of "
+            "the lab; native and python put them through the library. "
+            "auto: the best that works here.",
         ),
     ] = ReplayEngine.AUTO,
     reporting: Annotated[
@@ -64,6 +67,8 @@ def replay_command(
     indirection: IndirectionOption = None,
     unclassified: UnclassifiedOption = None,
     config: ConfigOption = None,
+    program: ProgramOption = None,
+    log: VerifierLogOption = None,
     json: JsonOption = False,
 ) -> None:
     """Send the frames of a capture through a tap; tell queue and hash of each.
@@ -77,7 +82,11 @@ def replay_command(
     rss = config_from_options(queues, key, types, indirection, unclassified, config)
     tally = _Tally()
     damage: CaptureError | None = None
-    with _open(file) as capture, open_way(engine, rss, reporting) as (way, reason):
+    with (
+        verifier_log(log),
+        _open(file) as capture,
+        open_way(engine, rss, reporting, program) as (way, reason),
+    ):
         if reason is not None:
             _tell_fallback(reason, as_json=json)
         try:

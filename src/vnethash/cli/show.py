@@ -35,8 +35,6 @@ def show_command(
 
 def describe(tap: "PinnedTap") -> dict[str, Any]:
     """All there is to say of an attached tap, in JSON types. DeviceError if it is gone."""
-    from vnethash.engines.pinned import ENGINE
-
     device = tap.device()
     rss, reporting = tap.current()
     return {
@@ -45,7 +43,8 @@ def describe(tap: "PinnedTap") -> dict[str, Any]:
         "ifindex": device.ifindex,
         "up": device.up,
         "queues": device.tun.queues if device.tun else 0,
-        "engine": ENGINE,
+        "engine": tap.engine,
+        "program": tap.program or None,
         "attach_point": tap.attach_point,
         "reporting": reporting.value,
         "max_indirection": tap.max_indirection,
@@ -55,16 +54,16 @@ def describe(tap: "PinnedTap") -> dict[str, Any]:
 
 
 def _print(tap: "PinnedTap") -> None:
-    from vnethash.engines.pinned import ENGINE
     from vnethash.virtio.hash_types import format_hash_types
 
     device = tap.device()
     rss, reporting = tap.current()
+    program = f" ({tap.program})" if tap.program else ""
     lines = [
         f"Hash types: {','.join(format_hash_types(rss.hash_types)) or 'none'}",
         f"Unclassified queue: {rss.unclassified_queue}",
         f"Reporting: {reporting}",
-        f"Engine: {ENGINE}, attached by {tap.attach_point}",
+        f"Engine: {tap.engine}{program}, attached by {tap.attach_point}",
     ]
     if device.tun and device.tun.queues != tap.queues:
         lines.append(f"Queues open now: {device.tun.queues} (attach again to steer to those)")

@@ -148,6 +148,20 @@ def _render(sample: Sample) -> "RenderableType":
             if packets:
                 reasons.add_row(reason, f"{packets:,}", style="yellow")
         parts += [Text(), reasons]
+    if any(stats.invalid.values()):
+        answers = Table("put right", box=None, pad_edge=False)
+        answers.add_column("packets", justify="right")
+        for kind, packets in stats.invalid.items():
+            if packets:
+                answers.add_row(f"no such {kind}", f"{packets:,}", style="red")
+        parts += [Text(), answers]
+    if any(stats.counts):
+        counts = Table("program's counter", box=None, pad_edge=False)
+        counts.add_column("count", justify="right")
+        for index, count in enumerate(stats.counts):
+            if count:
+                counts.add_row(str(index), f"{count:,}")
+        parts += [Text(), counts]
     return Group(*parts)
 
 

@@ -64,7 +64,7 @@ class Ledger:
         self._rss = rss
         self._rows: dict[tuple[Flow, Verdict, Verdict], Row] = {}
         self.records = 0
-        """Packets whose hash came in a record."""
+        """Packets that brought their hash along."""
         self.largest = 0
         """Bytes of the largest frame."""
         self.queues: Counter[int] = Counter()

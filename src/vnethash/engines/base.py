@@ -2,12 +2,15 @@
 """What every engine offers: steering and hash for one tap."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from vnethash.kernel.tun import Offload, TunDevice
 from vnethash.reporting import Reporting
 from vnethash.rss.config import RssConfig
 from vnethash.stats import Stats
+
+ProgramSource = str | Path | bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,8 @@ class Setup:
     """The device has no Ethernet headers."""
     max_indirection: int
     """Entries of the longest indirection table to come."""
+    program: ProgramSource | None = None
+    """A hash program of the user's own: the path of its object, or what is in it."""
 
 
 class Reader(Protocol):
@@ -44,7 +49,11 @@ class Attachment(Protocol):
 
     @property
     def point(self) -> str:
-        """Where it works: "tcx", "clsact" or "reader"."""
+        """Where it works: "tcx", "clsact" or "reader"; in the lab "steering" or "driver"."""
+
+    @property
+    def header(self) -> int:
+        """Bytes in front of a frame that is written to a queue: 12 or 20."""
 
     def configure(self, rss: RssConfig, reporting: Reporting) -> None:
         """Put a configuration in force, for every packet as a whole."""
@@ -55,6 +64,18 @@ class Attachment(Protocol):
 
     def close(self) -> None:
         """Leave the device as it was."""
+
+
+@runtime_checkable
+class RunsProgram(Protocol):
+    """An attachment that runs a hash program of the user's own."""
+
+    def replace_program(self, source: ProgramSource) -> None:
+        """Put another hash program in the place of this one while packets pass.
+
+        Every packet is judged by the one or the other. Raises ProgramRefused,
+        VerifierError, NotPermitted, BpfError; the present program then stays.
+        """
 
 
 class Engine(Protocol):

@@ -4,27 +4,38 @@
 from contextlib import ExitStack, suppress
 
 from vnethash.engines.base import Setup
-from vnethash.engines.readers import History, QueueReader
+from vnethash.engines.readers import HEADER, History, QueueReader
 from vnethash.engines.stages import Stages
 from vnethash.errors import DeviceError
-from vnethash.kernel.egress import attach_egress
+from vnethash.kernel.egress import ClsactHook, TcxHook, attach_egress
 from vnethash.kernel.tun import Offload, TunDevice
 from vnethash.reporting import Reporting
 from vnethash.rss.config import RssConfig
 from vnethash.stats import Stats
 
 
-class EbpfAttachment:
+class StagesAttachment:
     """Both stages at work on a tap."""
 
+    header = HEADER
+
     def __init__(
-        self, setup: Setup, stages: Stages, history: History, point: str, resources: ExitStack
+        self,
+        setup: Setup,
+        stages: Stages,
+        history: History,
+        hook: TcxHook | ClsactHook,
+        resources: ExitStack,
     ) -> None:
         self._setup = setup
         self._stages = stages
         self._history = history
+        self._hook = hook
         self._resources = resources
-        self.point = point
+
+    @property
+    def point(self) -> str:
+        return self._hook.point
 
     def configure(self, rss: RssConfig, reporting: Reporting) -> None:
         self._stages.maps.check(rss)
@@ -39,6 +50,7 @@ class EbpfAttachment:
 
     def close(self) -> None:
         self._resources.close()
+        self._stages.close()
 
 
 class EbpfEngine:
@@ -46,25 +58,33 @@ class EbpfEngine:
 
     name = "ebpf"
 
-    def attach(self, setup: Setup) -> EbpfAttachment:
+    def attach(self, setup: Setup) -> StagesAttachment:
         """Load both stages, configure them, attach them.
 
         Raises DependencyMissing, NotPermitted, Unsupported, VerifierError,
         BpfError, DeviceError; the device is then as it was.
         """
-        with ExitStack() as resources:
-            history = History()
-            resources.callback(history.close)
-            stages = resources.enter_context(
-                Stages.load(setup.rss.queues, l3=setup.l3, max_indirection=setup.max_indirection)
-            )
-            stages.maps.record_udp_gso(bool(setup.offloads & Offload.USO4))
-            stages.maps.publish(history.push(setup.rss, setup.reporting))
-            hook = attach_egress(stages.hash_stage.fd, setup.device.ifindex)
-            resources.callback(hook.close)
-            setup.device.set_steering(stages.steering_stage.fd)
-            resources.callback(_stop_steering, setup.device)
-            return EbpfAttachment(setup, stages, history, hook.point, resources.pop_all())
+        stages = Stages.load(setup.rss.queues, l3=setup.l3, max_indirection=setup.max_indirection)
+        return StagesAttachment(setup, stages, *put_to_work(setup, stages))
+
+
+def put_to_work(setup: Setup, stages: Stages) -> tuple[History, TcxHook | ClsactHook, ExitStack]:
+    """Configure loaded stages and attach them; closing the ExitStack takes them off.
+
+    An error closes the stages.
+    """
+    with ExitStack() as undo, ExitStack() as resources:
+        undo.callback(stages.close)
+        history = History()
+        resources.callback(history.close)
+        stages.maps.record_udp_gso(bool(setup.offloads & Offload.USO4))
+        stages.maps.publish(history.push(setup.rss, setup.reporting))
+        hook = attach_egress(stages.hash_stage.fd, setup.device.ifindex)
+        resources.callback(hook.close)
+        setup.device.set_steering(stages.steering_stage.fd)
+        resources.callback(_stop_steering, setup.device)
+        undo.pop_all()
+        return history, hook, resources.pop_all()
 
 
 def _stop_steering(device: TunDevice) -> None:

@@ -10,7 +10,7 @@ import errno
 import fcntl
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,17 +24,22 @@ from vnethash.kernel.netns import current_inode
 STATE = "state"
 TABLE = "indirection"
 COUNTERS = "counters"
+COUNTS = "counts"
+PROGRAM_MAPS = "program"
+"""A folder with the maps of the hash program's own."""
 RECORD = "attachment"
 LINK = "link"
-_PINS = (STATE, TABLE, COUNTERS, LINK, RECORD)
+_PINS = (STATE, TABLE, COUNTERS, COUNTS, LINK, RECORD)
+_SPARE_MAPS = PROGRAM_MAPS + "_next"
 
-LAYOUT = 1
+LAYOUT = 2
 """Version of the pins: to be raised when the maps of native/vnethash.h change.
 
 The record itself may only grow at its end, so that any version can detach.
 """
 
-_FORMAT = struct.Struct("=8IQ")
+_FORMAT = struct.Struct("=8IQI64s")
+_NAME_MAX = 63
 _POINTS = (TCX, CLSACT)
 
 
@@ -54,6 +59,10 @@ class Record:
     """The hash stage, which no other program ever has the id of."""
     cookie: int
     """The network namespace (netns_cookie)."""
+    next_program_id: int = 0
+    """Of a hash stage that was about to take the place of the present one."""
+    program: str = ""
+    """Name of the hash program; empty for vnethash's own."""
 
     def pack(self) -> bytes:
         return _FORMAT.pack(
@@ -66,13 +75,14 @@ class Record:
             self.made_clsact,
             self.program_id,
             self.cookie,
+            self.next_program_id,
+            self.program.encode()[:_NAME_MAX],
         )
 
     @classmethod
     def unpack(cls, data: bytes) -> "Record":
-        layout, complete, ifindex, point, priority, handle, made, program, cookie = (
-            _FORMAT.unpack_from(data)
-        )
+        fields = _FORMAT.unpack_from(data.ljust(_FORMAT.size, b"\0"))  # as older ones wrote it
+        layout, complete, ifindex, point, priority, handle, made, program_id, cookie = fields[:9]
         return cls(
             layout,
             bool(complete),
@@ -81,9 +91,16 @@ class Record:
             priority,
             handle,
             bool(made),
-            program,
+            program_id,
             cookie,
+            fields[9],
+            fields[10].rstrip(b"\0").decode(errors="replace"),
         )
+
+    @property
+    def program_ids(self) -> tuple[int, ...]:
+        """Ids the hash stage on the device may have."""
+        return tuple(filter(None, (self.program_id, self.next_program_id)))
 
     @property
     def filter(self) -> tc.Attachment:
@@ -115,10 +132,14 @@ class PinFolder:
 
     def create(self) -> None:
         """Make the folder; DeviceError if the way is blocked."""
+        self._make(self.path)
+
+    @staticmethod
+    def _make(folder: Path) -> None:
         try:
-            self.path.mkdir(mode=0o700, parents=True)
+            folder.mkdir(mode=0o700, parents=True)
         except OSError as error:
-            raise _refused(f"make {self.path}", error) from error
+            raise _refused(f"make {folder}", error) from error
 
     def write_record(self, record: Record) -> Map:
         """Pin the record, in a map of its own; the caller closes the map."""
@@ -146,12 +167,25 @@ class PinFolder:
                 raise
             return None
 
+    def pin_program_maps(self, maps: Mapping[str, Map]) -> None:
+        """Pin the maps of a hash program's own, in the place of those of the one before."""
+        spare = self / _SPARE_MAPS
+        _remove_folder(spare)
+        if maps:
+            self._make(spare)
+            for name, own in maps.items():
+                own.pin(spare / _to_entry(name))
+        _remove_folder(self / PROGRAM_MAPS)
+        if maps:
+            spare.rename(self / PROGRAM_MAPS)
+
     def remove(self) -> None:
         """Remove the pins and the folder, and the folder of the namespace when empty.
 
         DeviceError if something else is in it; that stays.
         """
-        foreign = sorted(entry.name for entry in self.path.iterdir() if entry.name not in _PINS)
+        ours = (*_PINS, PROGRAM_MAPS, _SPARE_MAPS)
+        foreign = sorted(entry.name for entry in self.path.iterdir() if entry.name not in ours)
         if foreign:
             raise DeviceError(
                 f"{self.path} holds what is not of vnethash: {', '.join(foreign)}",
@@ -159,6 +193,8 @@ class PinFolder:
             )
         for pin in _PINS:
             unpin(self / pin)
+        for maps in (PROGRAM_MAPS, _SPARE_MAPS):
+            _remove_folder(self / maps)
         try:
             self.path.rmdir()
         except OSError as error:
@@ -168,6 +204,14 @@ class PinFolder:
                 folder.rmdir()
             except OSError:
                 return  # other taps are in it
+
+
+def _remove_folder(folder: Path) -> None:
+    """Remove a folder of pins, if it is there."""
+    if folder.is_dir():
+        for pin in folder.iterdir():
+            unpin(pin)
+        folder.rmdir()
 
 
 def names(root: Path) -> list[str]:

@@ -14,10 +14,22 @@ from pathlib import Path
 from typing import Self
 
 from vnethash.closing import Closing
+from vnethash.engines.base import ProgramSource
+from vnethash.engines.foreign import (
+    any_queue,
+    check_header,
+    device_of,
+    is_hooked,
+    steerable,
+    take_off,
+    takes_udp_gso,
+)
 from vnethash.engines.pin_folder import (
     COUNTERS,
+    COUNTS,
     LAYOUT,
     LINK,
+    RECORD,
     STATE,
     TABLE,
     PinFolder,
@@ -25,39 +37,41 @@ from vnethash.engines.pin_folder import (
     locked,
     names,
 )
-from vnethash.engines.stages import DEFAULT_MAX_INDIRECTION, StageMaps, Stages
+from vnethash.engines.program import check_reporting
+from vnethash.engines.select import EBPF, PROGRAM
+from vnethash.engines.stages import DEFAULT_MAX_INDIRECTION, SharedMaps, StageMaps, Stages
 from vnethash.errors import BpfError, ConfigError, DeviceError
-from vnethash.kernel import link, pin_root, tc, tun_ioctl
+from vnethash.kernel import pin_root, tc, tun_ioctl
 from vnethash.kernel.borrow import borrow_queue
 from vnethash.kernel.bpf import Link, Map
 from vnethash.kernel.egress import CLSACT, TCX, ClsactHook, TcxHook, attach_egress
-from vnethash.kernel.link_info import LinkInfo, TunInfo, link_info
+from vnethash.kernel.link_info import LinkInfo
 from vnethash.kernel.netns_cookie import netns_cookie
 from vnethash.kernel.tcx import attach_tcx
-from vnethash.kernel.tun_ioctl import TunFlag
-from vnethash.native import core
+from vnethash.native import STAGES_OBJECT, core
+from vnethash.programs import open_program
 from vnethash.reporting import Reporting
 from vnethash.rss.config import RssConfig
 from vnethash.stats import Stats
 
 AUTO = "auto"
-ENGINE = "ebpf"
-_RECORD_HEADER = 12
-"""VNET_HDR_LEN: the header that the hash record completes (native/vnethash.h)."""
-_UDP_GSO = "tx-udp-segmentation"
+_MAPS = (STATE, TABLE, COUNTERS, COUNTS)
+"""Pins, in the order of SharedMaps."""
 
 
 class PinnedTap(Closing):
     """A tap of another process with the stages attached; close() leaves them so."""
 
     def __init__(
-        self, folder: PinFolder, record: Record, maps: StageMaps, resources: ExitStack, queues: int
+        self, folder: PinFolder, record: Record, shared: SharedMaps, resources: ExitStack
     ) -> None:
         self._folder = folder
         self._record = record
-        self._maps = maps
+        self._shared = shared
+        self._maps = StageMaps(shared)
+        resources.callback(self._maps.close)
         self._resources = resources
-        self.queues = queues
+        self.queues = shared.counters.max_entries
         """Queues there were when it was attached, and the configuration is for."""
 
     @classmethod
@@ -83,19 +97,18 @@ class PinnedTap(Closing):
             raise _other_version(folder.name)
         with ExitStack() as resources:
             try:
-                counters = resources.enter_context(Map.from_pin(folder / COUNTERS))
-                with Map.from_pin(folder / STATE) as state, Map.from_pin(folder / TABLE) as table:
-                    ffi, _ = core()
-                    if counters.value_size != ffi.sizeof(
-                        "struct vnet_counters"
-                    ) or state.value_size < ffi.sizeof("struct vnet_state"):
-                        raise _other_version(folder.name)
-                    maps = StageMaps(state, table, counters)
-                resources.callback(maps.close)
+                shared = SharedMaps(
+                    *(resources.enter_context(Map.from_pin(folder / pin)) for pin in _MAPS)
+                )
+                ffi, _ = core()
+                if shared.counters.value_size != ffi.sizeof(
+                    "struct vnet_counters"
+                ) or shared.state.value_size != ffi.sizeof("struct vnet_state"):
+                    raise _other_version(folder.name)
+                return cls(folder, record, shared, resources.pop_all())
             except BpfError as error:
                 error.hint = _detach_hint(folder.name)
                 raise
-            return cls(folder, record, maps, resources.pop_all(), counters.max_entries)
 
     def __repr__(self) -> str:
         return f"<PinnedTap {self.name}>"
@@ -115,6 +128,16 @@ class PinnedTap(Closing):
         return self._record.point
 
     @property
+    def engine(self) -> str:
+        """EBPF or PROGRAM (select.py)."""
+        return PROGRAM if self.program else EBPF
+
+    @property
+    def program(self) -> str:
+        """Name of the hash program; empty for vnethash's own."""
+        return self._record.program
+
+    @property
     def pins(self) -> Path:
         """The folder with the pins."""
         return self._folder.path
@@ -129,15 +152,27 @@ class PinnedTap(Closing):
 
         Raises DeviceError if it is gone, or the hash stage is no longer on it.
         """
-        device = _device(self._record)
+        self._record = self._read_record()
+        device = device_of(self._record)
         if device is None:
             raise DeviceError(f"the device {self.name} is gone", hint=_detach_hint(self.name))
-        if not _hooked(self._folder, self._record):
+        if not is_hooked(self._folder, self._record):
             raise DeviceError(
                 f"the hash stage is no longer on {self.name}: something took it off",
                 hint=f"vnethash detach {self.name}, then attach it again",
             )
         return device
+
+    def _read_record(self) -> Record:
+        """The record as it is now. DeviceError if what was opened is attached no more."""
+        record = self._folder.read_record() if self._folder.exists() else None
+        if record is not None:
+            with suppress(BpfError), Map.from_pin(self._folder / STATE) as state:
+                if state.id == self._shared.state.id:
+                    return record
+        raise DeviceError(
+            f"{self.name} was detached", hint="somebody else did; if attached anew, open it again"
+        )
 
     def current(self) -> tuple[RssConfig, Reporting]:
         """The configuration in force. Raises NotPermitted."""
@@ -172,14 +207,49 @@ class PinnedTap(Closing):
                 rss = change(rss)
                 self._check(rss, device)
             how = before if reporting is None else reporting
+            if self.program:
+                check_reporting(how)
             if how is Reporting.RECORD and before is not Reporting.RECORD:
                 queue = borrow_queue(device.name)
                 try:
-                    _check_header(queue, device)
+                    check_header(queue, device)
                 finally:
                     os.close(queue)
-            self._maps.record_udp_gso(_takes_udp_gso(device.name))
+            self._maps.record_udp_gso(takes_udp_gso(device.name))
             self._maps.publish(compile_config(rss, how))
+
+    def replace_program(self, program: ProgramSource | None) -> None:
+        """Put another hash program in the place of the present one while packets pass.
+
+        None stands for vnethash's own. Each packet is judged by the one or
+        by the other; there is none without. Configuration and counters stay,
+        those of the program's own start anew. Raises ProgramRefused,
+        VerifierError, ConfigError, DeviceError, NotPermitted, BpfError; the
+        present program then stays.
+        """
+        with locked(self._folder.root), ExitStack() as resources:
+            device = self.device()
+            if program is not None:
+                check_reporting(self._maps.current()[1])
+            is_l3 = device.tun is not None and device.tun.l3
+            opened = open_program(STAGES_OBJECT if program is None else program)
+            stages = resources.enter_context(Stages.load_successor(opened, self._shared, l3=is_l3))
+            name = "" if program is None else opened.name
+            kept = resources.enter_context(Map.from_pin(self._folder / RECORD))
+            number = stages.hash_stage.id
+            # Known for ours before and after, should this be cut short.
+            record = replace(self._record, next_program_id=number)
+            kept.update(0, record.pack())
+            if record.point == CLSACT:
+                tc.replace(record.filter, stages.hash_stage.fd)
+            else:
+                with Link.from_pin(self._folder / LINK) as hook:
+                    hook.update(stages.hash_stage.fd)
+            record = replace(record, program_id=number, next_program_id=0, program=name)
+            kept.update(0, record.pack())
+            self._record = record
+            self._folder.pin_program_maps(stages.own_maps())
+            stages.maps.clear_counts()
 
     def _check(self, rss: RssConfig, device: LinkInfo) -> None:
         if rss.queues != self.queues:
@@ -209,30 +279,6 @@ class PinnedTap(Closing):
         self._resources.close()
 
 
-def steerable(name: str) -> tuple[LinkInfo, TunInfo]:
-    """A multi-queue tap of that name and what its driver says of it.
-
-    Raises ConfigError, and DeviceError for anything else.
-    """
-    tun_ioctl.check_name(name)
-    device = link_info(name)
-    if device.tun is None:
-        kind = f", it is of kind {device.kind}" if device.kind else ""
-        raise DeviceError(f"{name} is no tap{kind}", hint="ip -d link show type tun lists the taps")
-    if not device.tun.multi_queue:
-        raise DeviceError(
-            f"{name} has a single queue: there is nothing to steer",
-            hint=f"make it anew with several (ip tuntap add dev {name} mode tap multi_queue "
-            "vnet_hdr), and have its owner open each with IFF_MULTI_QUEUE",
-        )
-    if device.tun.queues == 1:
-        raise DeviceError(
-            f"{name} has a single queue open: there is nothing to steer",
-            hint="have its owner open more queues, each with IFF_MULTI_QUEUE, then attach",
-        )
-    return device, device.tun
-
-
 def attach(
     name: str,
     rss: RssConfig | None = None,
@@ -240,6 +286,7 @@ def attach(
     *,
     max_indirection: int = DEFAULT_MAX_INDIRECTION,
     point: str = AUTO,
+    program: ProgramSource | None = None,
 ) -> PinnedTap:
     """Steer a multi-queue tap that another process owns, until detach() or its end.
 
@@ -247,16 +294,19 @@ def attach(
     ``reporting`` RECORD the owner must expect the hash record in front of
     each frame, which is why it is not the default. A steering program the
     owner may have set is replaced. ``point`` is TCX, CLSACT or AUTO.
+    ``program`` is the object of a hash program (docs/programs.md).
 
     Raises ConfigError, DeviceError (no tap, a single queue, nobody holds a
     queue, attached already, another header size than ``record`` needs),
-    NotPermitted, Unsupported, DependencyMissing, BpfError. The device is
-    then as it was.
+    NotPermitted, Unsupported, DependencyMissing, ProgramRefused, BpfError.
+    The device is then as it was.
     """
     from vnethash.rss.compiled import compile_config
 
     if point not in (AUTO, TCX, CLSACT):
         raise ConfigError("attach_point", f"must be {AUTO}, {TCX} or {CLSACT}, not {point!r}")
+    if program is not None:
+        check_reporting(reporting)
     device, tun = steerable(name)
     with ExitStack() as resources, ExitStack() as undo:
         queue = borrow_queue(name)
@@ -265,25 +315,26 @@ def attach(
         if config.queues != tun.queues:
             raise ConfigError("queues", f"is {config.queues}, but {name} has {tun.queues}")
         if reporting is Reporting.RECORD:
-            _check_header(queue, device)
+            check_header(queue, device)
         root = pin_root.ensure()
         resources.enter_context(locked(root))
         folder = PinFolder(root, name)
         _make_way(folder, device)
 
         longest = max(max_indirection, len(config.indirection_table))
+        opened = None if program is None else open_program(program)
         stages = resources.enter_context(
-            Stages.load(config.queues, l3=tun.l3, max_indirection=longest)
+            Stages.load(config.queues, l3=tun.l3, max_indirection=longest, program=opened)
         )
-        stages.maps.record_udp_gso(_takes_udp_gso(name))
+        stages.maps.record_udp_gso(takes_udp_gso(name))
         # Not before the steering stage is there: a record tells its queue's hash.
         stages.maps.publish(compile_config(config, Reporting.OFF))
 
         folder.create()
         undo.callback(folder.remove)
-        stages.state.pin(folder / STATE)
-        stages.table.pin(folder / TABLE)
-        stages.counters.pin(folder / COUNTERS)
+        for pin, shared in zip(_MAPS, stages.shared, strict=True):
+            shared.pin(folder / pin)
+        folder.pin_program_maps(stages.own_maps())
         # Before there is anything to undo, so that detach() could even if this were cut short.
         record = Record(
             layout=LAYOUT,
@@ -295,6 +346,7 @@ def attach(
             made_clsact=not tc.has_clsact(device.ifindex),
             program_id=stages.hash_stage.id,
             cookie=netns_cookie(),
+            program="" if opened is None else opened.name,
         )
         kept = resources.enter_context(folder.write_record(record))
         hook = _attach_hook(stages.hash_stage.fd, device.ifindex, point)
@@ -326,14 +378,14 @@ def detach(name: str) -> None:
             raise _not_attached(name)
         record = folder.read_record()
         if record is not None:
-            device = _device(record)
+            device = device_of(record)
             if device is not None:
-                queue = _any_queue(device)
+                queue = any_queue(device)
                 try:
                     tun_ioctl.set_steering(queue, None)
                 finally:
                     os.close(queue)
-            _take_off(folder, record)
+            take_off(folder, record)
         folder.remove()
 
 
@@ -361,8 +413,8 @@ def _make_way(folder: PinFolder, device: LinkInfo) -> None:
         return
     record = folder.read_record()
     if record is not None:
-        there = _device(record)
-        if there is not None and record.complete and _hooked(folder, record):
+        there = device_of(record)
+        if there is not None and record.complete and is_hooked(folder, record):
             if there.ifindex != device.ifindex:
                 raise DeviceError(
                     f"the tap attached as {folder.name} is called {there.name} now",
@@ -373,40 +425,8 @@ def _make_way(folder: PinFolder, device: LinkInfo) -> None:
                 hint=f"change it with vnethash configure {folder.name}, "
                 f"or vnethash detach {folder.name} first",
             )
-        _take_off(folder, record)
+        take_off(folder, record)
     folder.remove()
-
-
-def _device(record: Record) -> LinkInfo | None:
-    """The link that was attached; None if it is gone from this network namespace."""
-    if record.cookie != netns_cookie():
-        return None
-    try:
-        device = link_info(record.ifindex)
-    except DeviceError:
-        return None
-    return device if device.tun is not None else None
-
-
-def _hooked(folder: PinFolder, record: Record) -> bool:
-    """Whether the hash stage is still on the device's egress hook."""
-    if record.point == CLSACT:
-        return tc.program_id(record.filter) == record.program_id
-    if not (folder / LINK).exists():
-        return False
-    with Link.from_pin(folder / LINK) as hook:
-        return hook.info().ifindex == record.ifindex
-
-
-def _take_off(folder: PinFolder, record: Record) -> None:
-    """Take the hash stage off, wherever its device is; not what others put in its place."""
-    if (folder / LINK).exists():
-        with Link.from_pin(folder / LINK) as hook:
-            hook.detach()
-    elif record.point == CLSACT and _device(record) is not None:
-        with suppress(DeviceError):  # gone this moment, and the filter with it
-            if tc.program_id(record.filter) in (None, record.program_id):
-                tc.detach(record.filter)
 
 
 def _attach_hook(program_fd: int, ifindex: int, point: str) -> TcxHook | ClsactHook:
@@ -415,46 +435,6 @@ def _attach_hook(program_fd: int, ifindex: int, point: str) -> TcxHook | ClsactH
     if point == CLSACT:
         return ClsactHook(tc.attach(program_fd, ifindex))
     return attach_egress(program_fd, ifindex)
-
-
-def _check_header(queue: int, device: LinkInfo) -> None:
-    """Raise DeviceError unless the hash record completes the owner's header."""
-    has_header = device.tun is not None and device.tun.vnet_header
-    size = tun_ioctl.read_vnet_header_size(queue) if has_header else 0
-    if size != _RECORD_HEADER:
-        raise DeviceError(
-            f"reporting record needs a virtio-net header of {_RECORD_HEADER} bytes in front of "
-            f"each frame, but the owner of {device.name} reads "
-            + (f"one of {size} bytes" if size else "none"),
-            hint="have the owner set it (IFF_VNET_HDR, TUNSETVNETHDRSZ), "
-            "or report otherwise: --reporting rehash or off",
-        )
-
-
-def _takes_udp_gso(name: str) -> bool:
-    """Whether the device takes UDP GSO packets whole (TUN_F_USO4)."""
-    return link.features(name).get(_UDP_GSO, False)
-
-
-def _any_queue(device: LinkInfo) -> int:
-    """A descriptor of a queue: the owner's, or a new one where the tap waits for an owner."""
-    tun = device.tun
-    if tun is None or tun.queues or tun.disabled_queues:
-        return borrow_queue(device.name)
-    flags = (TunFlag.TUN if tun.l3 else TunFlag.TAP) | TunFlag.NO_PI
-    if tun.multi_queue:
-        flags |= TunFlag.MULTI_QUEUE
-    if tun.vnet_header:
-        flags |= TunFlag.VNET_HDR
-    fd = tun_ioctl.open_queue(nonblocking=True)
-    try:
-        tun_ioctl.set_interface(fd, device.name, flags)
-    except OSError as error:
-        os.close(fd)
-        raise DeviceError(
-            f"open a queue of {device.name}: {os.strerror(error.errno or 0).lower()}"
-        ) from error
-    return fd
 
 
 def _not_attached(name: str) -> DeviceError:

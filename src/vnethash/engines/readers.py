@@ -1,12 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 """Readers over the native core, and the configurations they may have to hash by."""
 
+from enum import IntEnum
 from typing import Any
 
 from vnethash.native import core
 from vnethash.reporting import Reporting
 from vnethash.rss.compiled import compile_config
 from vnethash.rss.config import RssConfig
+
+HEADER = 12
+"""Bytes of virtio-net header that a stock kernel writes: VNET_HDR_LEN."""
+
+HASH_HEADER = 20
+"""Bytes that a kernel of the lab writes, the hash among them: VNET_HDR_HASH_LEN."""
+
+
+class Rehash(IntEnum):
+    """Which packets the reader hashes (enum vh_rehash, native/core.h)."""
+
+    NEVER = 0
+    UNHASHED = 1
+    """Those that came without a hash, if there is to be one."""
+    ASKED = 2
+    """Those whose configuration reports by ``rehash``."""
 
 
 class History:
@@ -36,13 +53,32 @@ class History:
 
 
 class QueueReader:
-    """Reads a queue that the kernel steers to (vh_receive)."""
+    """Reads a queue that the kernel steers to (vh_receive).
 
-    def __init__(self, fd: int, queue: int, history: History, *, l3: bool, records: bool) -> None:
+    ``header`` bytes come first: HEADER, or HASH_HEADER from a kernel that
+    writes the hash itself; ``records``: a hash record may follow. What the
+    reader hashes, it hashes by the configuration that explains the queue.
+    ``counters`` (struct vnet_counters) are of what is read.
+    """
+
+    def __init__(
+        self,
+        fd: int,
+        queue: int,
+        history: History,
+        *,
+        l3: bool,
+        header: int = HEADER,
+        records: bool = False,
+        rehash: Rehash = Rehash.UNHASHED,
+        counters: Any = None,
+    ) -> None:
         ffi, self._lib = core()
         self._fd = fd
-        self._history = history  # the core reads it
-        self._reader = ffi.new("struct vh_reader *", [fd, queue, l3, records, history.handle])
+        self._lent = history, counters  # to the core
+        counted = ffi.NULL if counters is None else counters
+        fields = [fd, queue, l3, header, records, rehash, history.handle, counted]
+        self._reader = ffi.new("struct vh_reader *", fields)
 
     def fileno(self) -> int:
         return self._fd

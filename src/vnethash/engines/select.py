@@ -1,15 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 """Which engine a tap gets."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from vnethash.engines.base import Engine
 from vnethash.errors import ConfigError, VnethashError
 from vnethash.kernel import probe
+from vnethash.kernel.tun import TunDevice
+from vnethash.virtio.hash_types import HashType
 
 AUTO = "auto"
-NAMES = ("ebpf", "software")
-"""Engines, the best first."""
+EBPF = "ebpf"
+PROGRAM = "program"
+TUN_RSS = "tun-rss"
+STEERING = ("tun-progtype", "tun-kfunc", "tun-cb")
+"""Kernels of the lab, on which the steering program hashes too."""
+LAB = (*STEERING, TUN_RSS)
+NAMES = (*LAB, EBPF, "software")
+"""Engines ``auto`` takes, the best first; a hash program has one to itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,42 +32,92 @@ class Choice:
 
 def engine_named(name: str) -> Engine:
     """The engine of that name. Raises ConfigError if there is none."""
-    if name == "ebpf":
+    if name == EBPF:
         from vnethash.engines.ebpf import EbpfEngine
 
         return EbpfEngine()
+    if name == PROGRAM:
+        from vnethash.engines.program import ProgramEngine
+
+        return ProgramEngine()
+    if name in STEERING:
+        from vnethash.engines.tun_steering import TunSteeringEngine
+
+        return TunSteeringEngine(name)
+    if name == TUN_RSS:
+        from vnethash.engines.tun_rss import TunRssEngine
+
+        return TunRssEngine()
     if name == "software":
         from vnethash.engines.software import SoftwareEngine
 
         return SoftwareEngine()
-    raise ConfigError("engine", f"must be one of {AUTO}, {', '.join(NAMES)}, not {name!r}")
+    known = ", ".join((AUTO, EBPF, "software", PROGRAM, *LAB))
+    raise ConfigError("engine", f"must be one of {known}, not {name!r}")
 
 
-def choose(requested: str = AUTO) -> Choice:
-    """The engine to take: the best that works here, or the one asked for, unquestioned.
+def choose(requested: str = AUTO, *, program: bool = False) -> Choice:
+    """The engine asked for, or the best that works here. Raises as the other two do."""
+    return named(requested, program=program) or best()
 
-    Raises ConfigError for an unknown name, and what the kernel said if not
-    even a tap can be made.
+
+def named(requested: str, *, program: bool = False) -> Choice | None:
+    """The engine asked for, unquestioned; None for ``auto``.
+
+    ``program``: there is a hash program to run. Raises ConfigError for an
+    unknown name or one that does not run it.
     """
-    if requested != AUTO:
-        return Choice(engine_named(requested).name, "asked for")
+    if program:
+        if requested in STEERING:
+            return Choice(requested, "asked for")
+        if requested not in (AUTO, PROGRAM):
+            raise ConfigError("engine", f"is {requested}, which runs no hash program")
+        return Choice(PROGRAM, "runs the hash program")
+    return None if requested == AUTO else Choice(engine_named(requested).name, "asked for")
+
+
+def best(hash_types: HashType = HashType.ALL, device: TunDevice | None = None) -> Choice:
+    """The best engine that works here for a configuration with these hash types.
+
+    A ``device`` makes it quicker to ask the kernel. Raises what the kernel
+    said if not even a tap can be made.
+    """
+    rejected = []
+    no_bpf = _refusal(_require_bpf)
+    if no_bpf is None:
+        for name in STEERING:
+            # On any other kernel it is no news that it has none of these.
+            if found := probe.of_lab(name, device):
+                return Choice(name, found.reason)
+    if found := probe.of_lab(TUN_RSS, device):
+        refusal = _refusal(_require_hash_types, hash_types)
+        if refusal is None:
+            return Choice(TUN_RSS, found.reason)
+        rejected.append((TUN_RSS, refusal))
+    refusal = no_bpf or _refusal(probe.require, "tc program") or _refusal(probe.best_attach_point)
+    if refusal is None:
+        point = probe.best_attach_point().name
+        reason = f"steers and reports in the kernel, attached by {point}"
+        return Choice(EBPF, reason, tuple(rejected))
+    probe.require("tun device")
+    return Choice("software", "needs no BPF", (*rejected, (EBPF, refusal)))
+
+
+def _require_bpf() -> None:
+    for feature in ("libbpf", "steering program", "CAP_PERFMON"):
+        probe.require(feature)
+
+
+def _require_hash_types(wanted: HashType) -> None:
+    from vnethash.engines.tun_rss import check_hash_types
+
+    check_hash_types(wanted)
+
+
+def _refusal(check: Callable[..., object], *arguments: object) -> str | None:
+    """What a check that raises has to say; None if it passes."""
     try:
-        point = _require_ebpf()
+        check(*arguments)
     except VnethashError as error:
-        why_not = error.message
-    else:
-        return Choice("ebpf", f"steers and reports in the kernel, attached by {point}")
-    _require("tun device")
-    return Choice("software", "needs no BPF", (("ebpf", why_not),))
-
-
-def _require_ebpf() -> str | None:
-    for feature in ("libbpf", "tc program", "steering program", "CAP_PERFMON"):
-        _require(feature)
-    return probe.best_attach_point().name
-
-
-def _require(feature: str) -> None:
-    result = probe.probe(feature)
-    if not result:
-        raise result.error or VnethashError(f"{feature}: {result.reason}")
+        return error.message
+    return None

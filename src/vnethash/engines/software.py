@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from vnethash.engines.base import Setup
-from vnethash.engines.readers import History
+from vnethash.engines.readers import HEADER, History
 from vnethash.native import core
 from vnethash.reporting import Reporting
 from vnethash.rss.config import RssConfig
@@ -49,6 +49,7 @@ class SoftwareAttachment:
     """Steering in user space for one tap."""
 
     point = "reader"
+    header = HEADER
 
     def __init__(self, setup: Setup, history: History, resteer: Any, resources: ExitStack) -> None:
         self._setup = setup

@@ -3,7 +3,7 @@
 
 import platform
 import struct
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from vnethash.closing import Closing
 from vnethash.errors import ConfigError
@@ -17,30 +17,45 @@ from vnethash.virtio.hash_types import HashType
 DEFAULT_MAX_INDIRECTION = 2048
 """Entries an indirection table may have unless more are asked for: 8 KiB of maps."""
 
+DEVICE = ".rodata.vnet"
+_TABLE, _COUNTERS = "vnet_table", "vnet_counters"
+_MAPS = (".data.vnet", _TABLE, _COUNTERS, "vnet_counts")
+"""As they are called in native/steer.h and vnet_hash.h, in the order of SharedMaps."""
+
 # Elsewhere the hash stage pays for a barrier between its loads.
 _STRONGLY_ORDERED = {"x86_64", "i686"}
 
 
 def _device(l3: bool, table_words: int) -> bytes:
-    """struct vnet_device, all there is in .rodata."""
-    ffi, _ = core()
+    """struct vnet_device."""
+    ffi, lib = core()
     weakly_ordered = platform.machine() not in _STRONGLY_ORDERED
-    return bytes(ffi.buffer(ffi.new("struct vnet_device *", [l3, table_words, weakly_ordered])))
+    fields = [lib.VNET_ABI, l3, table_words, weakly_ordered]
+    return bytes(ffi.buffer(ffi.new("struct vnet_device *", fields)))
+
+
+class SharedMaps(NamedTuple):
+    """The maps of a hash stage that another one can go on with."""
+
+    state: Map
+    table: Map
+    counters: Map
+    counts: Map
 
 
 class StageMaps:
-    """The maps of a hash stage: configuration, indirection tables, counters.
+    """Configuration, indirection tables and counters of a hash stage.
 
-    ``counters`` is borrowed; the other two are mapped into memory here.
+    The maps are borrowed; the first two are mapped into memory here.
     """
 
-    def __init__(self, state: Map, table: Map, counters: Map) -> None:
+    def __init__(self, maps: SharedMaps) -> None:
         self._ffi, self._lib = core()
-        self._counters = counters
-        self._words = table.max_entries // 2
-        self._memory = [state.mmap()]
+        self._counters, self._counts = maps.counters, maps.counts
+        self._words = maps.table.max_entries // 2
+        self._memory = [maps.state.mmap()]
         try:
-            self._memory.append(table.mmap())
+            self._memory.append(maps.table.mmap())
         except BaseException:
             self._memory[0].close()
             raise
@@ -87,15 +102,23 @@ class StageMaps:
         return config, list(Reporting)[rss.reporting]
 
     def stats(self) -> Stats:
-        """Counters of every queue, summed over CPUs."""
-        return Stats(
-            tuple(
-                QueueStats.from_counters(
-                    self._ffi.from_buffer("struct vnet_counters *", cpu) for cpu in cpus
-                )
-                for cpus in self._counters.values_percpu()
+        """Counters of every queue and of the hash program itself, summed over CPUs."""
+        queues = (
+            QueueStats.from_counters(
+                self._ffi.from_buffer("struct vnet_counters *", cpu) for cpu in cpus
             )
+            for cpus in self._counters.values_percpu()
         )
+        counts = (
+            sum(int.from_bytes(cpu, "little") for cpu in cpus)
+            for cpus in self._counts.values_percpu()
+        )
+        return Stats(tuple(queues), tuple(counts))
+
+    def clear_counts(self) -> None:
+        """Set the counters of the hash program's own to zero."""
+        for index in range(self._counts.max_entries):
+            self._counts.update(index, bytes(self._counts.value_size))
 
     def close(self) -> None:
         """Unmap; the maps themselves belong to whoever made them."""
@@ -105,39 +128,85 @@ class StageMaps:
             memory.close()
 
 
-class Stages(Closing):
-    """Both programs and their maps, loaded but not attached."""
+class SteeringStage(Closing):
+    """A steering program with the maps of a hash program, loaded but not attached.
+
+    By itself it is one that hashes too, as kernels of the lab take it
+    (native/lab_stage.h).
+    """
 
     def __init__(self, loaded: BpfObject) -> None:
         self._object = loaded
-        self.hash_stage: Program = loaded.program("hash_stage")
         self.steering_stage: Program = loaded.program("steering_stage")
-        self.state: Map = loaded.map(".bss")
-        self.table: Map = loaded.map("indirection")
-        self.counters: Map = loaded.map("counters")
-        self.maps = StageMaps(self.state, self.table, self.counters)
+        self.shared = SharedMaps(*(loaded.map(name) for name in _MAPS))
+        self.maps = StageMaps(self.shared)
 
     @classmethod
-    def load(
-        cls, queues: int, *, l3: bool = False, max_indirection: int = DEFAULT_MAX_INDIRECTION
-    ) -> Self:
-        """Load the stages for a device with ``queues`` queues.
+    def load_opened(cls, opened: BpfObject, queues: int, *, l3: bool, max_indirection: int) -> Self:
+        """Load an object for a device with ``queues`` queues; it is closed with the stage.
 
-        Raises DependencyMissing, NotPermitted, VerifierError, BpfError.
+        Raises NotPermitted, VerifierError, BpfError.
         """
         words = max(1, (max_indirection + 3) // 4)
-        loaded = BpfObject.open(STAGES_OBJECT, name="vnethash")
         try:
-            loaded.rodata()[:] = _device(l3, words)
-            loaded.resize_map("indirection", 2 * words)
-            loaded.resize_map("counters", queues)
-            loaded.load()
-            return cls(loaded)
+            opened.initial_value(DEVICE)[:] = _device(l3, words)
+            opened.resize_map(_TABLE, 2 * words)
+            opened.resize_map(_COUNTERS, queues)
+            opened.load()
+            return cls(opened)
         except BaseException:
-            loaded.close()
+            opened.close()
             raise
+
+    @classmethod
+    def load_successor(cls, program: BpfObject, shared: SharedMaps, *, l3: bool) -> Self:
+        """Load another hash program that goes on with the maps of the present one.
+
+        Configuration and counters stay; maps and variables of the program's
+        own are new. Raises as load_opened() does.
+        """
+        try:
+            program.initial_value(DEVICE)[:] = _device(l3, shared.table.max_entries // 2)
+            for name, present in zip(_MAPS, shared, strict=True):
+                program.reuse_map(name, present)
+            program.load()
+            return cls(program)
+        except BaseException:
+            program.close()
+            raise
+
+    def own_maps(self) -> dict[str, Map]:
+        """The maps of the hash program's own, its variables among them."""
+        ours = {*_MAPS, DEVICE}
+        return {name: self._object.map(name) for name in self._object.maps() if name not in ours}
 
     def close(self) -> None:
         """Free the programs and maps that nothing else holds."""
         self.maps.close()
         self._object.close()
+
+
+class Stages(SteeringStage):
+    """Hash stage, steering stage and their maps, loaded but not attached."""
+
+    def __init__(self, loaded: BpfObject) -> None:
+        self.hash_stage: Program = loaded.program("hash_stage")
+        super().__init__(loaded)
+
+    @classmethod
+    def load(
+        cls,
+        queues: int,
+        *,
+        l3: bool = False,
+        max_indirection: int = DEFAULT_MAX_INDIRECTION,
+        program: BpfObject | None = None,
+    ) -> Self:
+        """Load the stages for a device with ``queues`` queues.
+
+        ``program`` is a hash program of the user's own (`open_program`), and
+        closed with the stages. Raises DependencyMissing, NotPermitted,
+        VerifierError, BpfError.
+        """
+        opened = program or BpfObject.open(STAGES_OBJECT, name="vnethash")
+        return cls.load_opened(opened, queues, l3=l3, max_indirection=max_indirection)

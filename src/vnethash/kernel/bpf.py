@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from vnethash.closing import Closing
 from vnethash.errors import BpfError
@@ -23,6 +23,7 @@ __all__ = [
     "LinkInfo",
     "Map",
     "MapFlag",
+    "MapShape",
     "MapType",
     "Program",
     "ProgramType",
@@ -44,6 +45,7 @@ class ProgramType(IntEnum):
     SOCKET_FILTER = 1
     SCHED_CLS = 3
     XDP = 6
+    VNET_HASH = 33  # kernels of the lab: lab/patches/tun-progtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,16 @@ class TestRun:
     ctx: bytes = b""
 
     __test__ = False  # no test class, pytest
+
+
+class MapShape(NamedTuple):
+    """A map that is not made yet; ``type`` as libbpf calls it: "percpu_array"."""
+
+    type: str
+    key_size: int
+    value_size: int
+    max_entries: int
+    flags: int
 
 
 class Program(BpfFd):
@@ -76,6 +88,8 @@ class Program(BpfFd):
         self.name: str = name or libbpf.load().ffi.string(info.name).decode()
         self.jited = bool(info.jited_prog_len)
         """Whether it runs as machine code."""
+        self.verified: int = info.verified_insns
+        """Instructions the verifier looked at; 0 from a kernel that does not tell."""
 
     def __repr__(self) -> str:
         return f"<Program {self.name} id {self.id}>"
@@ -243,22 +257,46 @@ class BpfObject(Closing):
             )
         return found
 
+    def program_type(self, name: str) -> str:
+        """What its section makes of a program, before load: "sched_cls", "socket_filter"."""
+        native = libbpf.load()
+        kind = native.lib.bpf_program__type(self._find_program(name, loaded=False))
+        return _known_as(native.lib.libbpf_bpf_prog_type_str(kind))
+
+    def map_shape(self, name: str) -> MapShape:
+        """What a map is going to be, before load."""
+        native = libbpf.load()
+        found = self._find_map(name, loaded=False)
+        return MapShape(
+            _known_as(native.lib.libbpf_bpf_map_type_str(native.lib.bpf_map__type(found))),
+            native.lib.bpf_map__key_size(found),
+            native.lib.bpf_map__value_size(found),
+            native.lib.bpf_map__max_entries(found),
+            native.lib.bpf_map__map_flags(found),
+        )
+
+    def pins_itself(self, name: str) -> bool:
+        """Whether load() shares a map with others by a pin, as LIBBPF_PIN_BY_NAME asks for."""
+        native = libbpf.load()
+        path = native.lib.bpf_map__pin_path(self._find_map(name, loaded=False))
+        return bool(path != native.ffi.NULL)
+
     def resize_map(self, name: str, max_entries: int) -> None:
         """Set the number of entries of a map, before load."""
         found = self._find_map(name, loaded=False)
         libbpf.call(f"resize map {name}", "bpf_map__set_max_entries", found, max_entries)
 
-    def rodata(self) -> memoryview:
-        """The constants of the object (.rodata), to write to before load.
+    def initial_value(self, name: str) -> memoryview:
+        """What a map of variables (".rodata", ".data.x") starts with, to write to before load.
 
         The view is released by load() and close(); slices made of it must
         not be used after that.
         """
         native = libbpf.load()
         size = native.ffi.new("size_t *")
-        data = native.lib.bpf_map__initial_value(self._find_map(".rodata", loaded=False), size)
+        data = native.lib.bpf_map__initial_value(self._find_map(name, loaded=False), size)
         if data == native.ffi.NULL:
-            raise BpfError(f"BPF object {self.name} has no constants")
+            raise BpfError(f"map {name} of BPF object {self.name} has no initial value")
         view = memoryview(native.ffi.buffer(data, size[0]))
         self._views.append(view)
         return view
@@ -267,6 +305,11 @@ class BpfObject(Closing):
         for view in self._views:
             view.release()
         self._views.clear()
+
+    def reuse_map(self, name: str, shared: Map) -> None:
+        """Use a map there is already instead of making one, before load."""
+        found = self._find_map(name, loaded=False)
+        libbpf.call(f"share map {name}", "bpf_map__reuse_fd", found, shared.fd)
 
     def set_program_type(self, name: str, kind: ProgramType) -> None:
         """Say what a program is where its section name does not, before load."""
@@ -287,12 +330,12 @@ class BpfObject(Closing):
         handle = self._open_handle(False)
         self._release_views()
         self._allow_unaligned()
-        libbpf.call(
-            f"load BPF object {self.name}",
-            "bpf_object__load",
-            handle,
-            needs=(Cap.BPF, Cap.NET_ADMIN),
-        )
+        code = libbpf.attempt("bpf_object__load", handle)
+        if code < 0:
+            said = libbpf.messages()
+            program = libbpf.refused_program(said)
+            what = f"{program} of {self.name}" if program else f"BPF object {self.name}"
+            raise libbpf.failure(f"load {what}", code, needs=(Cap.BPF, Cap.NET_ADMIN), said=said)
         self._loaded = True
 
     def _allow_unaligned(self) -> None:
@@ -318,7 +361,7 @@ class BpfObject(Closing):
         return program
 
     def map(self, name: str) -> Map:
-        """A map, by its C name or as ".bss"; it is closed with the object."""
+        """A map, by its C name or its section; it is closed with the object."""
         found = self._find_map(name, loaded=True)
         fd = libbpf.call(f"take map {name}", "bpf_map__fd", found)
         bpf_map = Map(fd, borrowed=True)
@@ -328,4 +371,11 @@ class BpfObject(Closing):
 
 def _needs(kind: ProgramType) -> tuple[Cap, ...]:
     """What loading a program takes: kernel/bpf/syscall.c, is_net_admin_prog_type()."""
-    return (Cap.BPF,) if kind == ProgramType.SOCKET_FILTER else (Cap.BPF, Cap.NET_ADMIN)
+    plain = (ProgramType.SOCKET_FILTER, ProgramType.VNET_HASH)
+    return (Cap.BPF,) if kind in plain else (Cap.BPF, Cap.NET_ADMIN)
+
+
+def _known_as(name: Any) -> str:
+    """A string of libbpf's for a number, which it may not know."""
+    ffi = libbpf.load().ffi
+    return "unknown" if name == ffi.NULL else str(ffi.string(name).decode())

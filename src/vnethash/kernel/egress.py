@@ -20,6 +20,9 @@ class EgressHook(Protocol):
     def point(self) -> str:
         """TCX or CLSACT."""
 
+    def replace(self, program_fd: int) -> None:
+        """Put another program in the place of this one, with no packet between them."""
+
     def close(self) -> None:
         """Take the program off the device."""
 
@@ -31,6 +34,9 @@ class TcxHook:
 
     def __init__(self, link: Link) -> None:
         self.link = link
+
+    def replace(self, program_fd: int) -> None:
+        self.link.update(program_fd)
 
     def close(self) -> None:
         self.link.detach()
@@ -44,6 +50,9 @@ class ClsactHook:
 
     def __init__(self, attachment: tc.Attachment) -> None:
         self.attachment = attachment
+
+    def replace(self, program_fd: int) -> None:
+        tc.replace(self.attachment, program_fd)
 
     def close(self) -> None:
         tc.detach(self.attachment)

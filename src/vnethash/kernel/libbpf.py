@@ -8,6 +8,7 @@ Names and layouts come from native/libbpf.h by way of the generated module
 import errno
 import mmap
 import os
+import re
 import threading
 from collections.abc import Iterable
 from functools import cache
@@ -19,8 +20,18 @@ from vnethash.kernel.caps import Cap, has
 SONAME = "libbpf.so.1"
 _LOG_BEGIN = "-- BEGIN PROG LOAD LOG --"
 _LOG_END = "-- END PROG LOAD LOG --"
+_REFUSED = re.compile(r"prog '([^']+)': " + _LOG_BEGIN)
 # kernel/bpf/verifier.c: in complaints that CAP_PERFMON would have spared
 _UNPRIVILEGED = "prohibited for !root"
+# What the verifier's log has besides complaints: the source line of what follows, on newer
+# kernels with its place; instructions; states and how it keeps count.
+_SOURCE = re.compile(r"; (?P<code>.*?)(?: @ (?P<place>\S+:\d+))?$")
+_STEP = re.compile(r"(from )?\d+( to \d+)?: ")
+_NOISE = re.compile(
+    r"processed \d|verification time|stack depth|mark_precise|max_states|last_idx|regs=|parent "
+    r"|(cur|old) state|frame\d+:|R\d+\w*="
+)
+_STATE = re.compile(r", R\d+\(.*\)$")
 # libbpf asks the verifier for a log of up to 16 MiB; only what is written costs memory.
 _MESSAGE_MAX = 17 << 20
 _WARN = 0
@@ -132,13 +143,13 @@ def verifier_error(action: str, code: int, log: str) -> VnethashError:
 
     NotPermitted where it allows the same program to a more privileged process.
     """
-    complaint = last_useful_line(log)
-    if _UNPRIVILEGED in complaint and not has(Cap.PERFMON):
+    reason = complaint(log)
+    if _UNPRIVILEGED in reason and not has(Cap.PERFMON):
         return NotPermitted(action, Cap.PERFMON.title)
     hint = "the full log is in the error's log"
     if code == errno.EPERM and not has(Cap.PERFMON):
         hint = f"with CAP_PERFMON the verifier allows more; {hint}"
-    return VerifierError(f"{action}: {complaint}", log, hint=hint)
+    return VerifierError(f"{action}: {reason}", log, hint=hint)
 
 
 def call(action: str, name: str, *arguments: Any, needs: Iterable[Cap] = (Cap.BPF,)) -> int:
@@ -156,12 +167,31 @@ def attempt(name: str, *arguments: Any) -> int:
     return result
 
 
-def last_useful_line(log: str) -> str:
-    """The verifier's complaint: its last line that is no statistics."""
-    noise = ("processed ", "verification time", "stack depth", "mark_precise", "max_states")
-    lines = [line.strip() for line in log.splitlines()]
-    useful = [line for line in lines if line and not line.startswith(noise)]
-    return useful[-1] if useful else "the verifier gave no reason"
+def refused_program(said: Iterable[str]) -> str | None:
+    """The name of the program whose verifier log is in what libbpf said."""
+    return next((found[1] for text in said if (found := _REFUSED.search(text))), None)
+
+
+def complaint(log: str) -> str:
+    """What the verifier complains of, and in brackets the source line it is about.
+
+    That is the first line behind the last instruction it looked at.
+    """
+    source = ""
+    behind: list[str] = []
+    useful: list[str] = []
+    for line in map(str.strip, log.splitlines()):
+        if found := _SOURCE.match(line):
+            source = ": ".join(filter(None, (found["place"], found["code"])))
+        if found or _STEP.match(line):
+            behind = []
+        elif line and not _NOISE.match(line):
+            behind.append(line)
+            useful.append(line)
+    if not useful:
+        return "the verifier gave no reason"
+    reason = _STATE.sub("", (behind or useful[-1:])[0])
+    return f"{reason} ({source})" if source else reason
 
 
 def _hint(code: int) -> str | None:

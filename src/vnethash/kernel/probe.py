@@ -15,21 +15,27 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vnethash.errors import (
+    BpfError,
     DependencyMissing,
     DeviceError,
     NotPermitted,
     Unsupported,
     VnethashError,
 )
-from vnethash.kernel import bpffs, caps, libbpf, netns, tc
+from vnethash.kernel import bpffs, btf, caps, libbpf, netns, tc
 from vnethash.kernel.borrow import take_fd
 from vnethash.kernel.bpf import Program, ProgramType
 from vnethash.kernel.caps import Cap
 from vnethash.kernel.egress import CLSACT, TCX
 from vnethash.kernel.tcx import attach_tcx
 from vnethash.kernel.tun import Offload, TunDevice, TunFlag, read_features
+from vnethash.kernel.tun_ioctl import read_hash_types
+from vnethash.virtio.hash_types import format_hash_types
 
 _NO_SUCH_IFINDEX = 0x7FFFFFFF
+_CB = "tun-cb"
+_KFUNC = "bpf_tun_set_hash"
+_LAB = "a kernel of the lab: vnethash lab build"
 _RETURN_0 = [(0xB7, 0, 0, 0), (0x95, 0, 0, 0)]  # r0 = 0; exit
 
 
@@ -91,10 +97,28 @@ def probe(name: str) -> ProbeResult:
     """Probe one feature; what was found out before is not asked again."""
     if name in _known:
         return _known[name]
-    result = _ask(name)
-    if result.state != State.INCONCLUSIVE and name not in _VOLATILE:
-        _known[name] = result
+    return _keep(_ask(name, _CHECKS[name]))
+
+
+def _keep(result: ProbeResult) -> ProbeResult:
+    if result.state != State.INCONCLUSIVE and result.name not in _VOLATILE:
+        _known[result.name] = result
     return result
+
+
+def require(name: str) -> ProbeResult:
+    """The answer for a feature that is there; raises what speaks against it."""
+    result = probe(name)
+    if not result:
+        raise result.error or VnethashError(f"{name}: {result.reason}")
+    return result
+
+
+def of_lab(name: str, device: TunDevice | None = None) -> ProbeResult:
+    """As probe(), for a way of the lab; a tap that is there makes it quicker for one of them."""
+    if name == _CB and device is not None and name not in _known:
+        return _keep(_ask(name, lambda: _steering_hash(device)))
+    return probe(name)
 
 
 def probe_all() -> list[ProbeResult]:
@@ -108,9 +132,9 @@ def forget() -> None:
     libbpf.load.cache_clear()
 
 
-def _ask(name: str) -> ProbeResult:
+def _ask(name: str, check: _Check) -> ProbeResult:
     try:
-        return ProbeResult(name, State.AVAILABLE, _CHECKS[name]())
+        return ProbeResult(name, State.AVAILABLE, check())
     except Unsupported as error:
         return ProbeResult(name, State.UNSUPPORTED, error.reason, error.needs or error.hint, error)
     except DependencyMissing as error:
@@ -258,6 +282,51 @@ def _vhost_net() -> str:
     if not Path("/dev/vhost-net").exists():
         raise Unsupported("vhost-net", "there is no /dev/vhost-net", needs="modprobe vhost_net")
     return "/dev/vhost-net is there"
+
+
+@_probe("tun-progtype")
+def _tun_progtype() -> str:
+    with _program(ProgramType.SOCKET_FILTER):  # or what follows says nothing of the type
+        pass
+    try:
+        with _program(ProgramType.VNET_HASH):
+            return "a BPF_PROG_TYPE_VNET_HASH of two instructions loads"
+    except BpfError as error:
+        reason = "the kernel has no BPF_PROG_TYPE_VNET_HASH"
+        raise Unsupported("tun-progtype", reason, needs=_LAB) from error
+
+
+@_probe("tun-kfunc")
+def _tun_kfunc() -> str:
+    try:
+        there = btf.has_name(_KFUNC)
+    except Unsupported as error:
+        raise Unsupported("tun-kfunc", error.reason, needs=_LAB) from error
+    if not there:
+        raise Unsupported("tun-kfunc", f"the kernel has no {_KFUNC}()", needs=_LAB)
+    return f"the kernel has {_KFUNC}()"
+
+
+@_probe(_CB)
+def _tun_cb() -> str:
+    with _tap() as tap:
+        return _steering_hash(tap)
+
+
+def _steering_hash(tap: TunDevice) -> str:
+    if not tap.takes_steering_hash():
+        reason = "the tun driver has no TUNSETSTEERINGHASHEBPF"
+        raise Unsupported(_CB, reason, needs=_LAB)
+    return "the tun driver has TUNSETSTEERINGHASHEBPF"
+
+
+@_probe("tun-rss")
+def _tun_rss() -> str:
+    try:
+        types = read_hash_types()
+    except Unsupported as error:
+        raise Unsupported("tun-rss", error.reason, needs=_LAB) from error
+    return f"the tun driver hashes {', '.join(format_hash_types(types))}"
 
 
 def _capability(cap: Cap) -> None:

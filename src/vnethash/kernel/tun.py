@@ -4,6 +4,7 @@
 import errno
 import os
 import warnings
+from collections.abc import Sequence
 from typing import Self
 
 from vnethash.closing import Closing
@@ -19,6 +20,7 @@ from vnethash.kernel.tun_ioctl import (
     read_interface,
     read_vnet_header_size,
 )
+from vnethash.virtio.hash_types import HashType
 
 __all__ = [
     "QUEUES_MAX",
@@ -136,6 +138,30 @@ class TunDevice(Closing):
     def set_steering(self, program_fd: int | None) -> None:
         """Let a socket filter choose the queue of each packet; None: the kernel again."""
         tun_ioctl.set_steering(self._any(), program_fd)
+
+    def set_steering_hash(self, program_fd: int | None) -> None:
+        """As set_steering(), with hashes from the program too: on a kernel of the lab only."""
+        tun_ioctl.set_steering_hash(self._any(), program_fd)
+
+    def takes_steering_hash(self) -> bool:
+        """Whether this kernel knows set_steering_hash()."""
+        return tun_ioctl.takes_steering_hash(self._any())
+
+    def set_rss(
+        self,
+        hash_types: HashType,
+        table: Sequence[int],
+        unclassified_queue: int,
+        key: bytes,
+        *,
+        report: bool,
+    ) -> None:
+        """Have the driver steer by RSS, and report hashes: on a kernel of the lab only."""
+        tun_ioctl.set_rss(self._any(), hash_types, table, unclassified_queue, key, report=report)
+
+    def clear_rss(self) -> None:
+        """The kernel chooses queues again."""
+        tun_ioctl.clear_rss(self._any())
 
     def set_filter(self, program_fd: int | None) -> None:
         """Let a socket filter cut or drop packets before they are queued; None: no filter."""

@@ -9,6 +9,7 @@ import errno
 import fcntl
 import os
 import struct
+from collections.abc import Sequence
 from enum import IntEnum, IntFlag
 from typing import NoReturn
 
@@ -20,6 +21,7 @@ from vnethash.errors import (
     Unsupported,
     VnethashError,
 )
+from vnethash.virtio.hash_types import HashType
 
 PATH = "/dev/net/tun"
 NAME_MAX = 15  # IFNAMSIZ less the final zero
@@ -73,10 +75,19 @@ class _Request(IntEnum):
     SETSTEERINGEBPF = 0x800454E0
     SETFILTEREBPF = 0x800454E1
     GETDEVNETNS = 0x54E3
+    # kernels of the lab: lab/patches/tun-rss, tun-cb
+    GETHASHTYPES = 0x800454E4
+    SETRSS = 0x400854E5
+    SETRSSREPORT = 0x400854E6
+    SETAUTOMQREPORT = 0x402C54E7
+    SETSTEERINGHASHEBPF = 0x800454E8
 
 
 _IFREQ = struct.Struct("16sH22x")
 _INT = struct.Struct("i")
+_RSS = struct.Struct("IHH")  # struct tun_rss
+_HASH = struct.Struct("I40s")  # struct tun_hash
+_NO_DESCRIPTOR = -2  # -1 removes a program
 
 
 def open_queue(*, nonblocking: bool) -> int:
@@ -190,6 +201,75 @@ def set_steering(fd: int, program_fd: int | None) -> None:
     Any holder of a queue may; the program stays until the device goes.
     """
     _set_program(fd, _Request.SETSTEERINGEBPF, program_fd, "steering")
+
+
+def set_steering_hash(fd: int, program_fd: int | None) -> None:
+    """As set_steering(), but the program also leaves hash value and report type in its cb[0:2].
+
+    A kernel of the lab (lab/patches/tun-cb) knows this; others refuse.
+    """
+    _set_program(fd, _Request.SETSTEERINGHASHEBPF, program_fd, "steering")
+
+
+def takes_steering_hash(fd: int) -> bool:
+    """Whether set_steering_hash() is there: asked with no program, which changes nothing."""
+    try:
+        fcntl.ioctl(fd, _Request.SETSTEERINGHASHEBPF, _INT.pack(_NO_DESCRIPTOR))
+    except OSError as error:
+        if error.errno == errno.EBADF:
+            return True
+        if error.errno in (errno.EINVAL, errno.ENOTTY):
+            return False
+        _fail("ask a tap for hashes of its steering program", error)
+    return False
+
+
+def read_hash_types(fd: int | None = None) -> HashType:
+    """What the driver itself can hash, on a kernel of the lab (lab/patches/tun-rss).
+
+    Raises Unsupported on others.
+    """
+    if fd is None:
+        fd = open_queue(nonblocking=True)
+        try:
+            return read_hash_types(fd)
+        finally:
+            os.close(fd)
+    try:
+        return HashType(_INT.unpack(fcntl.ioctl(fd, _Request.GETHASHTYPES, bytes(_INT.size)))[0])
+    except OSError as error:
+        # A queue without a device knows no ioctl at all.
+        if error.errno in (errno.EINVAL, errno.EBADFD, errno.ENOTTY):
+            reason = "the tun driver has no TUNGETHASHTYPES"
+            raise Unsupported("RSS of the tun driver", reason) from error
+        _fail("read the hash types of the tun driver", error)
+
+
+def set_rss(
+    fd: int,
+    hash_types: HashType,
+    table: Sequence[int],
+    unclassified_queue: int,
+    key: bytes,
+    *,
+    report: bool,
+) -> None:
+    """Have the driver steer by RSS, and report hashes too where the header has room for them."""
+    argument = bytearray(_RSS.pack(hash_types, len(table) - 1, unclassified_queue))
+    argument += struct.pack(f"{len(table)}H", *table) + key
+    request = _Request.SETRSSREPORT if report else _Request.SETRSS
+    try:
+        fcntl.ioctl(fd, request, argument)
+    except OSError as error:
+        _fail("set RSS of a tap", error)
+
+
+def clear_rss(fd: int) -> None:
+    """Have the driver spread packets as a fresh device does, and report nothing."""
+    try:
+        fcntl.ioctl(fd, _Request.SETAUTOMQREPORT, _HASH.pack(0, b""))
+    except OSError as error:
+        _fail("end RSS of a tap", error)
 
 
 def set_filter(fd: int, program_fd: int | None) -> None:

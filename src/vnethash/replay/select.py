@@ -4,8 +4,9 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from enum import StrEnum
+from pathlib import Path
 
-from vnethash.errors import DependencyMissing, NotPermitted, Unsupported, VnethashError
+from vnethash.errors import ConfigError, DependencyMissing, NotPermitted, Unsupported, VnethashError
 from vnethash.replay.outcome import Way
 from vnethash.reporting import Reporting
 from vnethash.rss.config import RssConfig
@@ -15,7 +16,12 @@ class ReplayEngine(StrEnum):
     """A tap's engines, the library's two, and the best there is."""
 
     AUTO = "auto"
+    TUN_PROGTYPE = "tun-progtype"
+    TUN_KFUNC = "tun-kfunc"
+    TUN_CB = "tun-cb"
+    TUN_RSS = "tun-rss"
     EBPF = "ebpf"
+    PROGRAM = "program"
     SOFTWARE = "software"
     NATIVE = "native"
     PYTHON = "python"
@@ -23,7 +29,7 @@ class ReplayEngine(StrEnum):
 
 @contextmanager
 def open_way(
-    engine: ReplayEngine, rss: RssConfig, reporting: Reporting
+    engine: ReplayEngine, rss: RssConfig, reporting: Reporting, program: Path | None = None
 ) -> Iterator[tuple[Way, VnethashError | None]]:
     """The way for the block; and if ``auto`` cannot have a tap, why.
 
@@ -32,6 +38,8 @@ def open_way(
     """
     from vnethash.replay.library import LibraryWay
 
+    if program is not None and engine in (ReplayEngine.NATIVE, ReplayEngine.PYTHON):
+        raise ConfigError("engine", f"is {engine}, but a hash program runs in a kernel only")
     if engine is ReplayEngine.NATIVE:
         yield LibraryWay("native", rss, reporting), None
         return
@@ -45,9 +53,9 @@ def open_way(
         way: Way
         reason = None
         try:
-            way = resources.enter_context(open_tap_way(rss, reporting, engine))
+            way = resources.enter_context(open_tap_way(rss, reporting, engine, program))
         except (DependencyMissing, NotPermitted, Unsupported) as error:
-            if engine is not ReplayEngine.AUTO:
+            if engine is not ReplayEngine.AUTO or program is not None:
                 raise
             way, reason = LibraryWay("native", rss, reporting), error
         yield way, reason

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 
 from vnethash.capture import Frame
 from vnethash.errors import DeviceError
@@ -112,14 +113,18 @@ def _drain(queue: Queue) -> Iterator[tuple[bytes, Replayed]]:
 
 
 @contextmanager
-def open_tap_way(rss: RssConfig, reporting: Reporting, engine: str) -> Iterator[TapWay]:
+def open_tap_way(
+    rss: RssConfig, reporting: Reporting, engine: str, program: Path | None = None
+) -> Iterator[TapWay]:
     """A tap for the block, where nobody else sends. The block must stay in its thread.
 
     Raises what `Tap.open` does, and NotPermitted without CAP_SYS_ADMIN or CAP_NET_RAW.
     """
     with (
         netns.fresh(),
-        Tap.open("replay0", rss=rss, reporting=reporting, engine=engine, up=False) as tap,
+        Tap.open(
+            "replay0", rss=rss, reporting=reporting, engine=engine, program=program, up=False
+        ) as tap,
     ):
         # Where /proc/sys is read-only the kernel's own frames come too, and are passed over.
         with suppress(DeviceError):

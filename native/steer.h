@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0 */
+/*
+ * The configuration in force, as a BPF program meets it: from what a packet
+ * is to hash value, report type and queue.
+ *
+ * Every function here answers from one configuration as a whole. User space
+ * rewrites the slot that is not in force, so it takes two changes during one
+ * packet to be caught reading; then once more. Caught four times over, the
+ * packet goes unclassified.
+ */
+#ifndef VNETHASH_STEER_H
+#define VNETHASH_STEER_H
+
+#include "toeplitz.h"
+
+/* Sections of our own: .rodata, .data and .bss are a hash program's. */
+const volatile struct vnet_device vnet_device SEC(".rodata.vnet") = {
+	.abi = VNET_ABI,
+	.table_words = VNET_TABLE_MAX / 4,
+};
+struct vnet_state vnet_state SEC(".data.vnet");
+
+/* The indirection tables of both configurations, four queues a word. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 2 * VNET_TABLE_MAX / 4);
+	__type(key, __u32);
+	__type(value, __u64);
+} vnet_table SEC(".maps");
+
+/* What becomes of a packet. */
+struct vnet_verdict {
+	__u32 hash_value;
+	__u32 hash_report; /* enum vnet_report */
+	__u32 queue;
+	__u32 reporting; /* enum vnet_reporting, of the configuration that was asked */
+};
+
+/* An atomic operation that fetches is a full barrier; on the stack nobody contends for it. */
+static __always_inline void vnet_order_loads(void)
+{
+	__u64 local = 0, fetched;
+
+	barrier();
+	if (!vnet_device.weakly_ordered)
+		return;
+	fetched = __sync_fetch_and_add(&local, 1);
+	vnet_opaque(fetched);
+}
+
+/* The configuration in force. What is read of it is good if vnet_unchanged() says so after. */
+struct vnet_snapshot {
+	const struct vnet_config *config;
+	__u32 generation;
+};
+
+static __always_inline struct vnet_snapshot vnet_snapshot(void)
+{
+	__u32 generation = READ_ONCE(vnet_state.generation);
+
+	return (struct vnet_snapshot){ &vnet_state.config[generation & 1], generation };
+}
+
+static __always_inline int vnet_unchanged(const struct vnet_snapshot *snapshot)
+{
+	vnet_order_loads();
+	return READ_ONCE(snapshot->config->generation) == snapshot->generation;
+}
+
+/* The queue that the indirection table has for a hash. */
+static __always_inline __u32 vnet_table_lookup(const struct vnet_snapshot *snapshot, __u32 hash)
+{
+	__u32 index = hash & snapshot->config->table_mask;
+	__u32 word = (snapshot->generation & 1) * vnet_device.table_words + (index >> 2);
+	__u64 *queues = bpf_map_lookup_elem(&vnet_table, &word);
+
+	return queues ? *queues >> (index & 3) * 16 & 0xffff : 0;
+}
+
+/* What the specification makes of a packet: hash types, key and table. */
+static __always_inline void vnet_rss(const struct vnet_headers *headers,
+				     struct vnet_verdict *verdict)
+{
+	VNET_KEEP_LOOP
+	for (int i = 0; i < 2; i++) {
+		/* Or the compiler takes the headers apart before the loop and spills. */
+		vnet_opaque(headers);
+		struct vnet_snapshot now = vnet_snapshot();
+		__u32 rule = now.config->rules[headers->kind & 15];
+
+		verdict->reporting = now.config->reporting;
+		verdict->hash_report = rule & VNET_RULE_REPORT;
+		if (headers->kind && verdict->hash_report) {
+			verdict->hash_value = vnet_hash(now.config, headers, rule);
+			verdict->queue = vnet_table_lookup(&now, verdict->hash_value);
+		} else {
+			verdict->hash_value = 0;
+			verdict->queue = now.config->unclassified;
+		}
+		if (vnet_unchanged(&now))
+			return;
+	}
+	*verdict = (struct vnet_verdict){};
+}
+
+/*
+ * The Toeplitz hash of `count` words (a constant up to VNET_INPUT_WORDS), as
+ * they lie in the packet, by the key, and the queue the table has for it. The
+ * report type is left to the caller.
+ */
+static __always_inline void vnet_toeplitz(const __u32 *words, __u32 count,
+					  struct vnet_verdict *verdict)
+{
+	VNET_KEEP_LOOP
+	for (int i = 0; i < 2; i++) {
+		vnet_opaque(words);
+		struct vnet_snapshot now = vnet_snapshot();
+
+		verdict->reporting = now.config->reporting;
+		verdict->hash_value = vnet_hash_words(now.config, words, count);
+		verdict->queue = vnet_table_lookup(&now, verdict->hash_value);
+		if (vnet_unchanged(&now))
+			return;
+	}
+	*verdict = (struct vnet_verdict){};
+}
+
+/* A hash value of the caller's own, and the queue the table has for it. */
+static __always_inline void vnet_steer(__u32 hash_value, struct vnet_verdict *verdict)
+{
+	verdict->hash_value = hash_value;
+	VNET_KEEP_LOOP
+	for (int i = 0; i < 2; i++) {
+		vnet_opaque(hash_value);
+		struct vnet_snapshot now = vnet_snapshot();
+
+		verdict->reporting = now.config->reporting;
+		verdict->queue = vnet_table_lookup(&now, hash_value);
+		if (vnet_unchanged(&now))
+			return;
+	}
+	*verdict = (struct vnet_verdict){};
+}
+
+/* A packet without a hash. */
+static __always_inline void vnet_unclassified(struct vnet_verdict *verdict)
+{
+	struct vnet_snapshot now = vnet_snapshot();
+
+	*verdict = (struct vnet_verdict){
+		.queue = now.config->unclassified,
+		.reporting = now.config->reporting,
+	};
+}
+
+#endif
