@@ -5,11 +5,12 @@ PY := .venv/bin/python
 ARGS ?=
 SHELL_SCRIPTS := tools/setup tools/reproducible .ci/run
 
-.PHONY: help demo test lint format bench build reproducible clean run-setup dev-setup
+.PHONY: help demo test test-lab lint format bench build reproducible clean run-setup dev-setup lab-setup
 
 help:
 	@echo "make demo          the main job, on this kernel, in a namespace of its own"
 	@echo "make test          all tests; ARGS='-k name' chooses, VNETHASH_REQUIRE_KERNEL=1 forbids skips"
+	@echo "make test-lab      kernels of our own: built (once, 15 minutes), then tests in them"
 	@echo "make lint          ruff, mypy, shellcheck"
 	@echo "make format        let ruff format"
 	@echo "make bench         benchmarks; ARGS=--quick runs each once"
@@ -22,6 +23,10 @@ demo: run-setup
 
 test: dev-setup
 	@$(PY) -m pytest $(ARGS)
+
+test-lab: lab-setup
+	@.venv/bin/vnethash lab build
+	@VNETHASH_REQUIRE_LAB=1 $(PY) -m pytest tests/lab $(ARGS)
 
 lint: dev-setup
 	$(PY) -m ruff check .
@@ -46,6 +51,9 @@ run-setup:
 
 dev-setup:
 	@tools/setup dev
+
+lab-setup:
+	@tools/setup lab
 
 clean:
 	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -275,11 +275,10 @@ static void rehash(const struct vh_reader *reader, const __u8 *frame, __u32 leng
 		return;
 	vnet_dissect(&view, &headers);
 	config = explain(reader->history, &headers, reader->queue, &verdict);
-	if (config->rss.reporting == VNET_REPORTING_OFF ||
-	    (reader->rehashes == VH_REHASH_ASKED && config->rss.reporting != VNET_REPORTING_REHASH))
-		return;
-	header->hash_value = verdict.hash_value;
-	header->hash_report = verdict.report;
+	if (config->rss.reporting != VNET_REPORTING_OFF) {
+		header->hash_value = verdict.hash_value;
+		header->hash_report = verdict.report;
+	}
 }
 
 static void count(struct vnet_counters *counters, const struct vh_packet *packet)

@@ -64,13 +64,6 @@ struct vh_history *vh_history_new(void);
 void vh_history_free(struct vh_history *history);
 int vh_history_push(struct vh_history *history, const struct vh_config *config);
 
-/* Which packets a reader hashes. */
-enum vh_rehash {
-	VH_REHASH_NEVER = 0,
-	VH_REHASH_UNHASHED = 1, /* those that came without a hash, if there is to be one */
-	VH_REHASH_ASKED = 2,    /* those whose configuration reports by rehash */
-};
-
 /* reading one queue of a tap steered by the kernel */
 struct vh_reader {
 	int fd;
@@ -78,7 +71,7 @@ struct vh_reader {
 	__u8 is_l3;
 	__u8 header;        /* bytes the kernel writes: VNET_HDR_LEN, or VNET_HDR_HASH_LEN */
 	__u8 takes_records; /* a hash stage may have put records in front */
-	__u8 rehashes;      /* enum vh_rehash */
+	__u8 rehashes;      /* a frame that came without a hash is hashed here */
 	struct vh_history *history;
 	struct vnet_counters *counters; /* of what is read, where nothing else counts; or NULL */
 };

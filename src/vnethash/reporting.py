@@ -5,7 +5,7 @@ from enum import StrEnum
 
 
 class Reporting(StrEnum):
-    """``record``: in front of the frame; ``rehash``: the reader hashes; ``off``: not at all."""
+    """``record``: with the packet; ``rehash``: the reader hashes; ``off``: not at all."""
 
     OFF = "off"
     REHASH = "rehash"

@@ -129,7 +129,7 @@ def test_path_has_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     assert netns.current_inode() == inode
     assert len(rounds) == path.steps(TINY)
     assert [(row.case, row.variant) for row in rows] == [
-        (traffic.name, variant) for traffic in path.TRAFFIC for variant in path.VARIANTS
+        (traffic.name, variant) for traffic in path.TRAFFIC for variant in path.variants()
     ]
     for row in rows:
         assert row.value.low > 0

@@ -101,7 +101,7 @@ def test_microsoft_vectors(engine: str, vector: vectors.Vector) -> None:
             assert packet.hash_value == expected
 
 
-@pytest.mark.parametrize("engine", [name for name in KERNEL_ENGINES if name != TUN_RSS])
+@pytest.mark.parametrize("engine", KERNEL_ENGINES)
 def test_a_live_tap_agrees_with_the_reference_on_odd_frames(engine: str) -> None:
     with quiet_tap(queues=8, engine=engine) as tap, sender(tap) as wire:
 
@@ -279,8 +279,9 @@ def test_batches_are_views_and_copies_outlive_them() -> None:
         assert [copy.frame[34:36] for copy in copies] == [bytes([0, port]) for port in range(5)]
 
 
-def test_send_reaches_the_kernel() -> None:
-    with quiet_tap(queues=2) as tap:
+@every_engine
+def test_send_reaches_the_kernel(engine: str) -> None:
+    with quiet_tap(queues=2, engine=engine) as tap:
         with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x88B5)) as wire:
             wire.bind((tap.name, 0x88B5))
             wire.settimeout(2)

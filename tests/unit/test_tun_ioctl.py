@@ -2,6 +2,7 @@
 """What is checked before the kernel is asked, and what its refusals become."""
 
 import errno
+import fcntl
 import os
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from vnethash.errors import ConfigError, DependencyMissing, DeviceError, NotPermitted, Unsupported
 from vnethash.kernel import tun_ioctl
 from vnethash.kernel.tun import Offload, TunDevice
+from vnethash.virtio.hash_types import HashType
 
 
 @pytest.mark.parametrize("name", ["tap0", "tap%d", "x" * 15, "vm-1.net_0", "ü"])
@@ -113,3 +115,46 @@ def test_what_a_refusal_becomes(
     monkeypatch.setattr("fcntl.ioctl", refuse)
     with pytest.raises(kind, match="set the steering program of a tap"):
         tun_ioctl.set_steering(3, None)
+
+
+# What kernels of the lab know
+
+
+def answering(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(fd: int, request: int, argument: object) -> object:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.ioctl", refuse)
+
+
+@pytest.mark.parametrize(("code", "known"), [(errno.EBADF, True), (errno.EINVAL, False)])
+def test_hashes_of_a_steering_program(
+    code: int, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering(code, monkeypatch)
+    assert tun_ioctl.takes_steering_hash(3) is known
+
+
+def test_a_tap_that_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(errno.EBADFD, monkeypatch)
+    with pytest.raises(DeviceError, match="no device is behind this queue"):
+        tun_ioctl.takes_steering_hash(3)
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.EBADFD, errno.ENOTTY])
+def test_a_driver_that_hashes_nothing(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(code, monkeypatch)
+    with pytest.raises(Unsupported, match="TUNGETHASHTYPES"):
+        tun_ioctl.read_hash_types(3)
+
+
+@pytest.mark.parametrize(("report", "request_number"), [(True, 0x400854E6), (False, 0x400854E5)])
+def test_rss_as_the_driver_reads_it(
+    report: bool, request_number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int, bytes]] = []
+    monkeypatch.setattr(fcntl, "ioctl", lambda fd, n, data: asked.append((fd, n, bytes(data))))
+    table = [3, 0x201] * 1024  # longer than what ioctl() takes of an immutable argument
+    tun_ioctl.set_rss(7, HashType(0x3F), table, 2, bytes(range(40)), report=report)
+    wanted = bytes.fromhex("3f000000 ff07 0200") + bytes.fromhex("0300 0102") * 1024
+    assert asked == [(7, request_number, wanted + bytes(range(40)))]

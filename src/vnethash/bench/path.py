@@ -10,7 +10,7 @@ that passes is the CPU time spent, however the kernel accounts for softirqs.
 Bursts in which the thread was switched out are left out.
 
 Each variant has a namespace of its own with the same links in it, and they
-take turns.
+take turns. Where a kernel of the lab runs, its engine is among them.
 """
 
 import os
@@ -42,11 +42,12 @@ from vnethash.bench.measure import (
 )
 from vnethash.engines.base import Reader, Setup
 from vnethash.engines.readers import History, QueueReader
-from vnethash.engines.select import engine_named
+from vnethash.engines.select import LAB, TUN_RSS, engine_named
 from vnethash.errors import DeviceError
-from vnethash.kernel import link, netns
+from vnethash.kernel import link, netns, probe
 from vnethash.kernel.links import Links
 from vnethash.kernel.tun import Offload, TunDevice
+from vnethash.kernel.tun_ioctl import read_hash_types
 from vnethash.native import core
 from vnethash.packet import PACKET_DTYPE
 from vnethash.reporting import Reporting
@@ -55,8 +56,10 @@ from vnethash.virtio.header import GsoType, Header, HeaderFlag
 
 NAME = "path"
 BASE = "plain tap"
-_OFF, _RECORD, _REHASH, _SOFTWARE = "ebpf off", "ebpf record", "ebpf rehash", "software"
-VARIANTS = (BASE, "bit by bit", _OFF, _RECORD, _REHASH, _SOFTWARE)
+_BITWISE, _SOFTWARE = "bit by bit", "software"
+_OFF, _RECORD = "ebpf off", "ebpf record"
+VARIANTS = (BASE, _BITWISE, _OFF, _RECORD, "ebpf rehash", _SOFTWARE)
+"""On any kernel; `variants` are those of the running one."""
 _TARGETS = {_OFF: 1.05, _RECORD: 1.10}
 
 QUEUES = 4
@@ -113,16 +116,23 @@ def steps(effort: Effort) -> int:
     return effort.rounds * len(TRAFFIC)
 
 
-def run(effort: Effort, advance: Advance) -> list[Row]:
+def variants() -> tuple[str, ...]:
+    """What can be measured here, the base first."""
+    lab = [name for name in LAB if probe.probe(name)]
+    return VARIANTS + tuple(f"{name} {how}" for name in lab for how in ("off", "record"))
+
+
+def run(effort: Effort, advance: Advance, traffic: "Sequence[Traffic] | None" = None) -> list[Row]:
     """Measure all variants under all traffic. Raises NotPermitted, DeviceError, BpfError."""
+    chosen = TRAFFIC if traffic is None else traffic
     with pinned():
-        return [row for traffic in TRAFFIC for row in _run(traffic, effort, advance)]
+        return [row for each in chosen for row in _run(each, effort, advance)]
 
 
 def _run(traffic: Traffic, effort: Effort, advance: Advance) -> Iterator[Row]:
     with ExitStack() as resources:
         buffers = Buffers()
-        lanes = {name: Lane(name, traffic, buffers, resources) for name in VARIANTS}
+        lanes = {name: Lane(name, traffic, buffers, resources) for name in variants()}
         for lane in lanes.values():
             lane.check()
         bursts = effort.share(_BURSTS)
@@ -194,11 +204,12 @@ class Lane:
     def check(self) -> None:
         """Raise VnethashError unless packets are reported as the variant says."""
         packets = self.sample()
+        engine, reporting = _engine_of(self._variant)
         hashed = int(np.count_nonzero(packets["hash_report"]))
-        wanted = len(packets) if self._variant in (_RECORD, _REHASH, _SOFTWARE) else 0
+        wanted = len(packets) if reporting is not Reporting.OFF else 0
         check_agreement(f"{self._name}: number of hashes", hashed, wanted)
         records = int(np.count_nonzero(packets["has_record"]))
-        wanted = len(packets) if self._variant == _RECORD else 0
+        wanted = len(packets) if reporting is Reporting.RECORD and engine != _SOFTWARE else 0
         check_agreement(f"{self._name}: number of records", records, wanted)
 
     def turn(self, bursts: int) -> Cost:
@@ -250,22 +261,30 @@ def _switches() -> int:
     return usage.ru_nvcsw + usage.ru_nivcsw
 
 
+def _engine_of(variant: str) -> tuple[str | None, Reporting]:
+    """``ebpf off`` is the engine `ebpf` reporting `off`; None has no engine at work."""
+    if variant in (BASE, _BITWISE):
+        return None, Reporting.OFF
+    if variant == _SOFTWARE:
+        return _SOFTWARE, Reporting.RECORD
+    engine, _, reporting = variant.rpartition(" ")
+    return engine, Reporting(reporting)
+
+
 def _readers(variant: str, device: TunDevice, resources: ExitStack) -> Sequence[Reader]:
     """Put the variant to work on the device; its readers, by queue."""
     config = RssConfig.default(QUEUES)
-    if variant in VARIANTS[:2]:
-        if variant != BASE:
+    engine, reporting = _engine_of(variant)
+    if engine is None:
+        if variant == _BITWISE:
             bitwise = resources.enter_context(BitwiseSteering.load(config))
             device.set_steering(bitwise.program.fd)
         # A history without a configuration: the reader has nothing to hash by.
         history = History()
         resources.callback(history.close)
-        return [
-            QueueReader(fd, queue, history, l3=False, records=False)
-            for queue, fd in enumerate(device.fds)
-        ]
-    engine = "software" if variant == _SOFTWARE else "ebpf"
-    reporting = {_OFF: Reporting.OFF, _REHASH: Reporting.REHASH}.get(variant, Reporting.RECORD)
+        return [QueueReader(fd, queue, history, l3=False) for queue, fd in enumerate(device.fds)]
+    if engine == TUN_RSS:
+        config = config.replace(hash_types=read_hash_types(device.fds[0]))
     attachment = engine_named(engine).attach(
         Setup(device, config, reporting, _OFFLOADS, False, len(config.indirection_table))
     )
@@ -329,7 +348,8 @@ def _bridge(device: TunDevice) -> Iterator[Links]:
         link.set_up(_BRIDGE)
         _join(links, device.name)
         yield links
-    os.write(device.fds[0], Header().encode_v1() + _LEARN)
+    header = Header().encode_v1().ljust(device.vnet_header_size, b"\0")
+    os.write(device.fds[0], header + _LEARN)
 
 
 def _join(links: Links, name: str) -> None:

@@ -19,6 +19,8 @@ from vnethash.cli.configure import configure_command
 from vnethash.cli.demo import demo_command
 from vnethash.cli.detach import detach_command
 from vnethash.cli.hash import hash_command
+from vnethash.cli.lab import build_command, clean_command, list_command, run_command
+from vnethash.cli.lab_compare import compare_command
 from vnethash.cli.output import print_error, print_failure
 from vnethash.cli.probe import probe_command
 from vnethash.cli.replay import replay_command
@@ -74,8 +76,12 @@ def _program(
     """RSS steering and hash reporting for Linux tap devices, in eBPF."""
 
 
-def _register(name: str, command: Callable[..., object], *examples: str) -> None:
-    app.command(name, epilog=_examples(*examples))(command)
+def _register(
+    name: str, command: Callable[..., object], *examples: str, group: typer.Typer = app
+) -> None:
+    # What follows the first operand of `lab run` is not for us.
+    settings = {"allow_interspersed_args": command is not run_command}
+    group.command(name, epilog=_examples(*examples), context_settings=settings)(command)
 
 
 _register(
@@ -146,6 +152,37 @@ _register(
     "vnethash configure tap0 --config tap0.json",
 )
 _register("detach", detach_command, "vnethash detach tap0")
+
+lab = typer.Typer(
+    name="lab",
+    help="Kernels of our own: other ways of reporting, to run and compare.",
+    rich_markup_mode=None,
+    epilog=_examples("vnethash lab list", "vnethash lab build"),
+)
+app.add_typer(lab)
+_register(
+    "build",
+    build_command,
+    "vnethash lab build",
+    "vnethash lab build --option tun-cb --option stock --jobs 8",
+    group=lab,
+)
+_register(
+    "run",
+    run_command,
+    "vnethash lab run --option tun-cb -- uname -r",
+    "vnethash lab run --option stock --timeout 60 -- vnethash demo --queues 2",
+    group=lab,
+)
+_register("list", list_command, "vnethash lab list", "vnethash lab list --json", group=lab)
+_register(
+    "compare",
+    compare_command,
+    "vnethash lab compare --json results.json",
+    "vnethash lab compare --from-json lab/results.json",
+    group=lab,
+)
+_register("clean", clean_command, "vnethash lab clean", group=lab)
 
 
 def _run(args: list[str], as_json: bool) -> int:

@@ -3,7 +3,7 @@
 
 from vnethash.engines.base import ProgramSource, Setup
 from vnethash.engines.ebpf import StagesAttachment, put_to_work
-from vnethash.engines.readers import QueueReader, Rehash
+from vnethash.engines.readers import QueueReader
 from vnethash.engines.stages import Stages
 from vnethash.errors import ConfigError
 from vnethash.programs import open_program
@@ -21,7 +21,7 @@ class ProgramAttachment(StagesAttachment):
     def reader(self, queue: int) -> QueueReader:
         # What a program would have said of a frame without a record, only the program knows.
         fd, l3 = self._setup.device.fds[queue], self._setup.l3
-        return QueueReader(fd, queue, self._history, l3=l3, records=True, rehash=Rehash.NEVER)
+        return QueueReader(fd, queue, self._history, l3=l3, records=True, rehash=False)
 
     def replace_program(self, source: ProgramSource) -> None:
         """Put another hash program in the place of this one while packets pass."""

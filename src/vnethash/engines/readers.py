@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 """Readers over the native core, and the configurations they may have to hash by."""
 
-from enum import IntEnum
 from typing import Any
 
 from vnethash.native import core
@@ -14,16 +13,6 @@ HEADER = 12
 
 HASH_HEADER = 20
 """Bytes that a kernel of the lab writes, the hash among them: VNET_HDR_HASH_LEN."""
-
-
-class Rehash(IntEnum):
-    """Which packets the reader hashes (enum vh_rehash, native/core.h)."""
-
-    NEVER = 0
-    UNHASHED = 1
-    """Those that came without a hash, if there is to be one."""
-    ASKED = 2
-    """Those whose configuration reports by ``rehash``."""
 
 
 class History:
@@ -56,9 +45,9 @@ class QueueReader:
     """Reads a queue that the kernel steers to (vh_receive).
 
     ``header`` bytes come first: HEADER, or HASH_HEADER from a kernel that
-    writes the hash itself; ``records``: a hash record may follow. What the
-    reader hashes, it hashes by the configuration that explains the queue.
-    ``counters`` (struct vnet_counters) are of what is read.
+    writes the hash itself; ``records``: a hash record may follow; ``rehash``:
+    what comes without a hash is hashed by the configuration that explains its
+    queue. ``counters`` (struct vnet_counters) are of what is read.
     """
 
     def __init__(
@@ -70,7 +59,7 @@ class QueueReader:
         l3: bool,
         header: int = HEADER,
         records: bool = False,
-        rehash: Rehash = Rehash.UNHASHED,
+        rehash: bool = True,
         counters: Any = None,
     ) -> None:
         ffi, self._lib = core()

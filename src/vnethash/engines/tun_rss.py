@@ -4,7 +4,7 @@
 from contextlib import ExitStack, suppress
 
 from vnethash.engines.base import Setup
-from vnethash.engines.readers import HASH_HEADER, History, QueueReader, Rehash
+from vnethash.engines.readers import HASH_HEADER, History, QueueReader
 from vnethash.engines.tun_steering import widen_header
 from vnethash.errors import ConfigError, DeviceError
 from vnethash.kernel import probe
@@ -49,7 +49,6 @@ class DriverAttachment:
             self._history,
             l3=self._setup.l3,
             header=self.header,
-            rehash=Rehash.ASKED,  # where the driver reports no hash, it steered without one
             counters=self._counters[queue],
         )
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack, suppress
 
 from vnethash.engines.base import ProgramSource, Setup
 from vnethash.engines.program import check_reporting
-from vnethash.engines.readers import HASH_HEADER, History, QueueReader, Rehash
+from vnethash.engines.readers import HASH_HEADER, History, QueueReader
 from vnethash.engines.stages import SteeringStage
 from vnethash.errors import DeviceError
 from vnethash.kernel import probe
@@ -19,7 +19,7 @@ from vnethash.reporting import Reporting
 from vnethash.rss.config import RssConfig
 from vnethash.stats import Stats
 
-PROGTYPE, KFUNC, CB = "tun-progtype", "tun-kfunc", "tun-cb"
+PROGTYPE, CB = "tun-progtype", "tun-cb"
 
 
 class SteeringAttachment:
@@ -45,9 +45,9 @@ class SteeringAttachment:
         return self._stage.maps.stats()
 
     def reader(self, queue: int) -> QueueReader:
-        return self._reader(queue, Rehash.UNHASHED)
+        return self._reader(queue, rehash=True)
 
-    def _reader(self, queue: int, rehash: Rehash) -> QueueReader:
+    def _reader(self, queue: int, *, rehash: bool) -> QueueReader:
         fd, l3 = self._setup.device.fds[queue], self._setup.l3
         return QueueReader(fd, queue, self._history, l3=l3, header=self.header, rehash=rehash)
 
@@ -64,7 +64,7 @@ class ProgramAttachment(SteeringAttachment):
         super().configure(rss, reporting)
 
     def reader(self, queue: int) -> QueueReader:
-        return self._reader(queue, Rehash.NEVER)
+        return self._reader(queue, rehash=False)
 
     def replace_program(self, source: ProgramSource) -> None:
         """Put another hash program in the place of this one while packets pass."""
@@ -130,10 +130,9 @@ def _set_header(device: TunDevice, size: int) -> None:
 
 
 def _open(way: str, program: ProgramSource | None) -> BpfObject:
-    if program is None:
-        opened = BpfObject.open(BUILT / f"{way}.bpf.o", name="vnethash")
-    else:
-        opened = open_program(program, engine=way)
+    if program is not None:
+        return open_program(program, engine=way)
+    opened = BpfObject.open(BUILT / f"{way}.bpf.o", name="vnethash")
     if way == PROGTYPE:  # libbpf does not know the section
         opened.set_program_type("steering_stage", ProgramType.VNET_HASH)
     return opened

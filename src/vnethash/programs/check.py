@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vnethash.errors import BpfError, ProgramRefused
-from vnethash.kernel.bpf import BpfObject
+from vnethash.kernel.bpf import BpfObject, ProgramType
 from vnethash.native import STAGES_OBJECT, core
 from vnethash.programs import helpers
 from vnethash.programs.elf import Contents, NotBpf, read_contents
@@ -27,13 +27,15 @@ class _Form(NamedTuple):
     """Of the kernel."""
     way: int | None = None
     """VNET_WAY, when it is compiled."""
+    steering: ProgramType | None = None
+    """What the steering stage is, where libbpf does not know its section."""
 
 
 _SOCKET_FILTER = {"steering_stage": "socket_filter"}
 _FORMS = {
     "program": _Form({"hash_stage": "sched_cls", **_SOCKET_FILTER}),
     "tun-kfunc": _Form(_SOCKET_FILTER, frozenset({"bpf_tun_set_hash"}), 1),
-    "tun-progtype": _Form({"steering_stage": "unspec"}, way=2),
+    "tun-progtype": _Form({"steering_stage": "unspec"}, way=2, steering=ProgramType.VNET_HASH),
     "tun-cb": _Form(_SOCKET_FILTER, way=3),
 }
 
@@ -84,6 +86,8 @@ def open_program(
         raise ProgramRefused(title, f"is refused by libbpf: {error}") from error
     try:
         _check_object(opened, form)
+        if form.steering is not None:
+            opened.set_program_type("steering_stage", form.steering)
     except BaseException:
         opened.close()
         raise

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+"""Runs a command on another kernel: user-mode-linux, a process like any other.
+
+The guest's root is the host's, read-only, so that all the host has runs there;
+only the kernel is another. Writable are /run, /dev and what TMPDIR and HOME
+name. No rights are needed on the host, inside the command is root.
+"""
+
+import os
+import select
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vnethash.lab.errors import GuestError
+
+_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+ENVIRONMENT = {
+    "HOME": "/run/home",
+    "HYPOTHESIS_STORAGE_DIRECTORY": "/run/tmp/hypothesis",
+    "LANG": "C.UTF-8",
+    # What is installed beside this interpreter first, `vnethash` among it.
+    "PATH": f"{Path(sys.executable).parent}:{_SYSTEM_PATH}",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "TMPDIR": "/run/tmp",
+}
+
+# As timeout(1) has it.
+TIMED_OUT = 124
+
+# Seconds the guest may take to boot and to stop, on top of the command.
+BOOT_GRACE = 60.0
+
+# How often, in seconds, output is looked for.
+_LOOK_EVERY = 0.1
+
+# {share} is a folder of the host, the only one the guest can write to.
+# Written data goes to the host within 0.2 s, for the sake of who watches, and
+# of a guest that is killed. There is no init to stop the machine: sysrq does.
+_INIT = """\
+#!/bin/sh
+export PATH={path}
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t bpf bpf /sys/fs/bpf
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount -t tmpfs tmpfs /run
+mkdir -p /run/home /run/tmp /run/share /dev/shm /dev/pts
+mount -t tmpfs tmpfs /dev/shm
+mount -t devpts devpts /dev/pts
+ln -s /proc/self/fd /dev/fd
+mount -t hostfs -o {share} none /run/share
+echo 10 >/proc/sys/vm/dirty_writeback_centisecs
+echo 10 >/proc/sys/vm/dirty_expire_centisecs
+{modules}\
+ip link set lo up
+{{
+cd {cwd} &&
+env -i {environment} timeout -k 5 {timeout} {command}
+}} </dev/null >/run/share/output 2>&1
+echo $? >/run/share/status
+sync
+echo o >/proc/sysrq-trigger
+sleep 60
+"""
+
+# The kernel loads a module by the program that kernel.modprobe names: ours
+# looks where the guest's modules are, which is not /lib/modules.
+_LOAD_MODULES = """\
+mkdir -p /run/kmod/lib
+ln -s {modules} /run/kmod/lib/modules
+printf '#!/bin/sh\\nexec modprobe -d /run/kmod "$@"\\n' >/run/modprobe
+chmod +x /run/modprobe
+echo /run/modprobe >/proc/sys/kernel/modprobe
+/run/modprobe -a {at_boot}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A user-mode-linux binary.
+
+    modules  the folder with a folder for each release, if it has modules
+    at_boot  modules to load first: what is not asked for by name when it is used
+    """
+
+    path: Path
+    modules: Path | None = None
+    at_boot: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GuestResult:
+    """What became of a command in the guest.
+
+    exit_status  as the shell has it; 124 when the command took too long
+    output       standard output and standard error together
+    seconds      from boot to power off
+    """
+
+    exit_status: int
+    output: str
+    seconds: float
+
+
+def run(
+    kernel: Kernel,
+    command: Sequence[str],
+    *,
+    timeout: float | None,
+    mem: str = "512M",
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    arguments: Sequence[str] = (),
+    show: Callable[[bytes], object] | None = None,
+    boot_grace: float = BOOT_GRACE,
+) -> GuestResult:
+    """Boot a guest, run `command` in it as root, power it off.
+
+    `timeout` in seconds is for the command alone, None for no limit; `env` is
+    added to ENVIRONMENT; `cwd` (default: the current one) is a folder of the
+    host; `arguments` are for the kernel. ``show`` is called with what the
+    command prints while it runs. Raises GuestError when there is no exit
+    status to return. Whatever ends this call also ends the guest.
+    """
+    with tempfile.TemporaryDirectory(prefix="vnethash-uml-") as scratch:
+        folder = Path(scratch)
+        share = folder / "share"
+        share.mkdir()
+        (share / "output").touch()
+        init = folder / "init"
+        init.write_text(_init(kernel, command, share, timeout, env or {}, cwd or Path.cwd()))
+        init.chmod(0o755)
+        boot = [
+            *[str(kernel.path), f"mem={mem}", "rootfstype=hostfs", "rootflags=/", "ro"],
+            *[f"init={init}", "con=null", "con0=null,fd:1", "noreboot", "panic=-1"],
+            *[f"uml_dir={folder}", "umid=guest"],  # else ~/.uml
+            *arguments,
+        ]
+        parts: list[bytes] = []
+        started = time.monotonic()
+        with (share / "output").open("rb") as output:
+
+            def look() -> None:
+                if part := output.read():
+                    parts.append(part)
+                    if show:
+                        show(part)
+
+            limit = None if timeout is None else timeout + boot_grace
+            console = _boot(boot, folder / "console", limit, look)
+        seconds = time.monotonic() - started
+        text = b"".join(parts).decode(errors="replace")
+        try:
+            status = int((share / "status").read_text())
+        except (OSError, ValueError):
+            raise GuestError(
+                f"the guest ended after {seconds:.0f} s without an exit status",
+                output=text,
+                console=console,
+            ) from None
+        return GuestResult(status, text, seconds)
+
+
+def _init(
+    kernel: Kernel,
+    command: Sequence[str],
+    share: Path,
+    timeout: float | None,
+    env: Mapping[str, str],
+    cwd: Path,
+) -> str:
+    """The script that is the guest's first process."""
+    modules = ""
+    if kernel.modules:
+        modules = _LOAD_MODULES.format(
+            modules=shlex.quote(str(kernel.modules)), at_boot=" ".join(kernel.at_boot)
+        )
+    return _INIT.format(
+        path=_SYSTEM_PATH,
+        share=shlex.quote(str(share)),
+        modules=modules,
+        cwd=shlex.quote(str(cwd)),
+        environment=shlex.join(f"{name}={value}" for name, value in {**ENVIRONMENT, **env}.items()),
+        timeout=timeout or 0,  # to timeout(1): none
+        command=shlex.join(command),
+    )
+
+
+def _boot(
+    command: Sequence[str], console: Path, limit: float | None, look: Callable[[], None]
+) -> str:
+    """Run the kernel until it ends by itself or `limit` seconds passed; return its console.
+
+    ``look`` is called every now and then, and at the end.
+    """
+    with console.open("wb") as log:
+        # A session of its own: the kernel is many processes, all in one group.
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise GuestError(
+                f"cannot start {command[0]}: {reason}", output="", console=""
+            ) from None
+        until = None if limit is None else time.monotonic() + limit
+        try:
+            ended = os.pidfd_open(process.pid)
+            try:
+                while not select.select([ended], [], [], _LOOK_EVERY)[0]:
+                    look()
+                    if until is not None and time.monotonic() > until:
+                        break
+            finally:
+                os.close(ended)
+        finally:
+            # Before wait(): until then the number cannot be another group's.
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    look()
+    return console.read_text(errors="replace")
