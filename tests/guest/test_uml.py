@@ -16,7 +16,10 @@ from tests.guest import uml
 pytestmark = pytest.mark.guest
 
 # The kernel tests run there: the way of a packet, not the wrappers around it.
-SUBSET = [f"tests/kernel/test_{name}.py" for name in ("stages", "tap", "traffic", "tc", "replay")]
+SUBSET = [
+    f"tests/kernel/test_{name}.py"
+    for name in ("stages", "tap", "traffic", "tc", "replay", "program_engine")
+]
 
 # How many of them must at least run, so that none go missing unseen.
 AT_LEAST = 150
