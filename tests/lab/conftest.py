@@ -17,10 +17,6 @@ from vnethash.lab.kernels import BuiltKernel, built
 from vnethash.lab.options import options
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "lab: boots kernels of the lab, which take long to build")
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):

@@ -5,6 +5,7 @@ Command modules import at their top only what is quick (Typer, the errors);
 what they work with is imported when the command runs.
 """
 
+import itertools
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -249,7 +250,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     0 done, 1 it failed, 2 wrong use or a bad value, 130 interrupted.
     """
     args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
-    as_json = "--json" in args
+    as_json = "--json" in itertools.takewhile("--".__ne__, args)
     code = _run(args, as_json)
     error = _flush()
     if error is None or code:
