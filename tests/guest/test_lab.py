@@ -119,7 +119,9 @@ def test_kernel_that_does_not_start(tmp_path: Path) -> None:
 
 def test_interrupt_ends_the_guest(kernel: Kernel, temporary: Path) -> None:
     code = (
-        "from tests.guest import uml as debian; from vnethash.lab import uml\n"
+        "import signal; from tests.guest import uml as debian; from vnethash.lab import uml\n"
+        # A shell has its background jobs ignore it, and so would this process.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "uml.run(debian.kernel(), ['sh', '-c', 'echo begun; sleep 60'], timeout=60,"
         " mem='128M', show=lambda part: print(part, flush=True))"
     )

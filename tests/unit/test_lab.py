@@ -502,7 +502,9 @@ def test_build_that_is_ended_goes_on_later(
     slow = tree.linux / "slow"
     slow.write_text("30\n")
     code = (
-        "import sys; from pathlib import Path; from vnethash.lab import tools\n"
+        "import signal, sys; from pathlib import Path; from vnethash.lab import tools\n"
+        # A shell has its background jobs ignore it, and so would this process.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "tools.check = lambda: None\n"
         "from vnethash.lab.build import build; from vnethash.lab.options import select\n"
         "build(select(['tun-cb'], Path(sys.argv[1])))"
