@@ -101,6 +101,7 @@ def test_stages_have_their_rows() -> None:
         "bit by bit",
         "bit by bit, padded",
         "hash stage",
+        "hash program",
         "steering stage",
     ]
     own = {"hash stage", "steering stage", "hash stage, once", "with record, once"}

@@ -171,7 +171,8 @@ class PinnedTap(Closing):
                 if state.id == self._shared.state.id:
                     return record
         raise DeviceError(
-            f"{self.name} was detached", hint="somebody else did; if attached anew, open it again"
+            f"{self.name} was detached meanwhile",
+            hint=f"vnethash show lists what is attached; vnethash attach {self.name}",
         )
 
     def current(self) -> tuple[RssConfig, Reporting]:
