@@ -104,7 +104,8 @@ def test_stages_have_their_rows() -> None:
         "hash program",
         "steering stage",
     ]
-    own = {"hash stage", "steering stage", "hash stage, once", "with record, once"}
+    once = {"hash stage, once", "with record, once"}
+    own = {"hash stage", "hash program", "steering stage", *once}
     both = own | {"bit by bit", "bit by bit, padded"}
     expected = dict.fromkeys(kinds(), both)
     expected["VLAN/IPv4/TCP"] = expected["IPv6/options/TCP"] = own
@@ -113,8 +114,9 @@ def test_stages_have_their_rows() -> None:
         if row.case != "verifier":
             found.setdefault(row.case, set()).add(row.variant)
     assert found == expected
-    judged = {row.case for row in rows if row.target}
-    assert judged == {"IPv4/TCP", "IPv6/TCP"}
+    judged = {(row.case, row.variant) for row in rows if row.target}
+    programs = {(case, "hash program") for case in kinds()}
+    assert judged == {("IPv4/TCP", "hash stage"), ("IPv6/TCP", "hash stage"), *programs}
 
 
 def test_verified_instructions_of_two() -> None:
