@@ -230,7 +230,9 @@ def test_swapping_under_traffic_mixes_nothing() -> None:
         flooding = threading.Thread(target=flood)
         flooding.start()
         try:
-            for turn in range(40):
+            for turn in range(400):
+                if turn >= 40 and len(seen) > 1:
+                    break  # a busy machine may take longer to let both send
                 tap.replace_program((second, first)[turn % 2])
                 for packet in collect(tap, 50):
                     seen[packet.queue, packet.hash_value, packet.hash_report] += 1
