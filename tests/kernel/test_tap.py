@@ -343,7 +343,7 @@ def test_steering_is_gone_after_close() -> None:
     from vnethash.kernel.tun import TunDevice
 
     with TunDevice.create("tap0", 2, persist=True) as device:
-        pass
+        link.quiet(device.name)
     try:
         with Tap.open("tap0", queues=2, engine="ebpf") as tap:
             assert tap.name == device.name
