@@ -42,6 +42,16 @@ BUILT = Path("src/vnethash/_built")
 ZIGLANG = "ziglang==0.17.1"
 CFFI = "cffi>=1.16"
 
+CORE_SOURCES = [
+    *["native/config.c", "native/hash.c", "native/history.c", "native/receive.c"],
+    *["native/resteer.c", "native/guard.c", "native/guest_memory.c", "native/ring.c"],
+    *["native/control.c", "native/filter.c", "native/pair.c", "native/pair_receive.c"],
+    "native/pair_transmit.c",
+]
+
+# What Python sees of the core, in the order in which they build on each other.
+CORE_HEADERS = ["native/vnethash.h", "native/core.h", "native/vhost.h"]
+
 BENCH_SOURCES = ["bench/scalar.c", "bench/traffic.c"]
 
 # How kernels of the lab take the hash, by engine: VNET_WAY of native/bpf.h.
@@ -82,17 +92,18 @@ def build(root: Path = ROOT) -> list[Path]:
 
     Raises BuildError when a compiler is missing or fails.
     """
-    core, bpf = ["native/core.c", "native/*.h"], ["native/stages.bpf.c", "native/*.h"]
-    bench, bitwise = [*BENCH_SOURCES, "bench/bench.h"], ["bench/bitwise.bpf.c", "native/*.h"]
-    program = ["bench/program.bpf.c", "native/*.h"]
+    headers = [f"native/{name}.h" for name in HEADERS]
+    core, bpf = [*CORE_SOURCES, "native/*.h"], ["native/stages.bpf.c", *headers]
+    bench, bitwise = [*BENCH_SOURCES, "bench/bench.h"], ["bench/bitwise.bpf.c", *headers]
+    program = ["bench/program.bpf.c", *headers]
     steps: list[tuple[str, Sequence[str], Callable[[Path, Path], object], str]] = [
-        ("core.so", core, partial(compile_shared, core[:1]), _core_key()),
+        ("core.so", core, partial(compile_shared, CORE_SOURCES), _core_key()),
         ("stages.bpf.o", bpf, partial(compile_bpf, bpf[0]), _bpf_key()),
         *[
             (f"{name}.bpf.o", bpf, partial(compile_bpf, bpf[0], way=way), f"{way} {_bpf_key()}")
             for name, way in LAB_WAYS.items()
         ],
-        ("core_abi.py", ["native/vnethash.h", "native/core.h"], generate_core_abi, ""),
+        ("core_abi.py", CORE_HEADERS, generate_core_abi, ""),
         ("libbpf_abi.py", ["native/libbpf.h"], generate_libbpf_abi, ""),
         # What `vnethash build` compiles hash programs with.
         ("bpf_compiler.json", [], write_compiler, ""),
@@ -181,7 +192,7 @@ def write_compiler(root: Path, output: Path) -> None:
 
 def generate_core_abi(root: Path, output: Path) -> None:
     """Write the cffi module (out of line, ABI mode) of the native core."""
-    _generate("core_abi", [root / "native/vnethash.h", root / "native/core.h"], output)
+    _generate("core_abi", [root / header for header in CORE_HEADERS], output)
 
 
 def generate_libbpf_abi(root: Path, output: Path) -> None:

@@ -24,6 +24,10 @@ struct vh_verdict {
 	__u16 queue;
 };
 
+enum vh_queue {
+	VH_ANY_QUEUE = 0xffff, /* in a table of a history: explains every queue, steers to none */
+};
+
 /* A received packet: where its frame lies in the arena, and its header. */
 struct vh_packet {
 	__u32 offset;

@@ -30,6 +30,14 @@ class HeaderError(VnethashError, ValueError):
     """Bytes that are no virtio-net header."""
 
 
+class CommandError(VnethashError, ValueError):
+    """A command of the control virtqueue that the device refuses (VIRTIO_NET_ERR)."""
+
+
+class FeatureError(VnethashError, ValueError):
+    """Features the driver may not accept: not offered, or without those they need."""
+
+
 class Unsupported(VnethashError):
     """This kernel or device lacks ``feature``; ``needs`` says what has it."""
 
@@ -103,3 +111,44 @@ class CaptureError(VnethashError):
         self.path = path
         self.reason = reason
         self.offset = offset
+
+
+class VhostUserError(VnethashError):
+    """A vhost-user message that breaks the protocol or cannot be done.
+
+    ``request`` names it without VHOST_USER_, ``reason`` says what is wrong.
+    """
+
+    def __init__(self, request: str, reason: str, *, hint: str | None = None) -> None:
+        super().__init__(f"vhost-user {request}: {reason}", hint=hint)
+        self.request = request
+        self.reason = reason
+
+
+class VhostUserClosed(VhostUserError):
+    """The other side has closed the connection; ``request`` is what was under way."""
+
+    def __init__(self, request: str) -> None:
+        super().__init__(request, "the other side closed the connection")
+
+
+class GuestMemoryError(VnethashError):
+    """Guest memory that cannot be; ``region`` is which of the regions, if it is one."""
+
+    def __init__(self, reason: str, region: int | None = None) -> None:
+        which = "guest memory" if region is None else f"guest memory region {region}"
+        super().__init__(f"{which} {reason}")
+        self.reason = reason
+        self.region = region
+
+
+class RingError(VnethashError):
+    """A virtqueue that cannot be served, or that its driver broke.
+
+    ``queue`` is "receive", "transmit" or "control", ``reason`` a sentence.
+    """
+
+    def __init__(self, queue: str, reason: str) -> None:
+        super().__init__(f"{queue} ring: {reason}")
+        self.queue = queue
+        self.reason = reason

@@ -6,7 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from vnethash.virtio.features import REQUIRES, Feature, feature_bits, feature_set, unmet
+from vnethash.errors import ConfigError
+from vnethash.virtio.features import (
+    OFFER_REQUIRES,
+    REQUIRES,
+    Feature,
+    feature_bits,
+    feature_set,
+    format_features,
+    parse_features,
+    unmet,
+)
 
 KERNEL_HEADERS = [
     Path("/usr/include/linux/virtio_net.h"),
@@ -98,3 +108,62 @@ def test_number_of_the_wire() -> None:
     assert feature_set(bits) == features
     assert feature_set(1 << 6 | 1 << 200) == frozenset()  # no name here for either
     assert feature_set(feature_bits(Feature)) == set(Feature)
+
+
+def test_what_no_device_should_offer_alone() -> None:
+    assert unmet([Feature.HASH_REPORT], OFFER_REQUIRES) == {
+        Feature.HASH_REPORT: (frozenset({Feature.CTRL_VQ}),)
+    }
+    assert OFFER_REQUIRES.items() >= REQUIRES.items()
+
+
+AVAILABLE = frozenset(
+    {
+        Feature.CTRL_VQ,
+        Feature.RSS,
+        Feature.HASH_REPORT,
+        Feature.MRG_RXBUF,
+        Feature.VERSION_1,
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("all", ["mrg-rxbuf", "ctrl-vq", "version-1", "hash-report", "rss"]),
+        ("ALL", ["mrg-rxbuf", "ctrl-vq", "version-1", "hash-report", "rss"]),
+        ("all,-rss", ["mrg-rxbuf", "ctrl-vq", "version-1", "hash-report"]),
+        ("-rss, -mrg_rxbuf", ["ctrl-vq", "version-1", "hash-report"]),
+        ("all,-ctrl-vq,-rss,-hash-report", ["mrg-rxbuf", "version-1"]),
+        ("-all,MRG_RXBUF", ["mrg-rxbuf", "version-1"]),
+        ("Rss,ctrl-VQ", ["ctrl-vq", "version-1", "rss"]),
+        ("rss,-rss", ["version-1"]),
+        ("-version-1", ["mrg-rxbuf", "ctrl-vq", "version-1", "hash-report", "rss"]),
+    ],
+)
+def test_features_by_name(text: str, names: list[str]) -> None:
+    features = parse_features(text, AVAILABLE)
+    assert format_features(features) == names
+    assert parse_features(",".join(names), AVAILABLE) == features
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("rss,hsah-report", "'hsah-report' is not a feature"),
+        ("", "a name is missing"),
+        ("all,", "a name is missing"),
+        ("-", "a name is missing"),
+        ("all,--rss", "'-rss' is not a feature"),
+        ("mq", "mq is not available here"),
+        ("-mq", "mq is not available here"),
+        ("rss", "rss needs ctrl-vq"),
+        ("-ctrl-vq", "hash-report needs ctrl-vq; rss needs ctrl-vq"),
+    ],
+)
+def test_no_features(text: str, rule: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_features(text, AVAILABLE)
+    assert (caught.value.field, caught.value.rule) == ("features", rule)
+    assert caught.value.hint

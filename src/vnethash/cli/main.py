@@ -25,6 +25,7 @@ from vnethash.cli.lab_compare import compare_command
 from vnethash.cli.output import print_error, print_failure
 from vnethash.cli.probe import probe_command
 from vnethash.cli.replay import replay_command
+from vnethash.cli.serve import serve_command
 from vnethash.cli.show import show_command
 from vnethash.cli.stats import stats_command
 from vnethash.errors import ConfigError, VnethashError
@@ -151,6 +152,13 @@ _register(
     "vnethash configure tap0 --indirection 0,0,0,1",
     "vnethash configure tap0 --reporting rehash",
     "vnethash configure tap0 --config tap0.json",
+)
+_register(
+    "serve",
+    serve_command,
+    "vnethash serve --socket /run/vm0.sock --tap tap0",
+    "vnethash serve --socket vm0.sock --tap tap0 --queue-pairs 2 --features=-rss --json",
+    "vnethash serve --socket vm0.sock --tap tap0 --program quic.o --state vm0.json",
 )
 _register("detach", detach_command, "vnethash detach tap0")
 

@@ -32,6 +32,12 @@ class StagesAttachment:
         self._history = history
         self._hook = hook
         self._resources = resources
+        self._steers = True
+
+    @property
+    def history(self) -> History:
+        """The configurations that whoever reads the tap may have to hash by."""
+        return self._history
 
     @property
     def point(self) -> str:
@@ -40,6 +46,24 @@ class StagesAttachment:
     def configure(self, rss: RssConfig, reporting: Reporting) -> None:
         self._stages.maps.check(rss)
         self._stages.maps.publish(self._history.push(rss, reporting))
+        if not self._steers:
+            self._setup.device.set_steering(self._stages.steering_stage.fd)
+            self._steers = True
+
+    def configure_automatic(self, rss: RssConfig, reporting: Reporting) -> None:
+        """Hash by ``rss``, but leave the choice of queues to the kernel, until configure()."""
+        self._stages.maps.check(rss)
+        self._setup.device.set_steering(None)
+        self._steers = False
+        self._stages.maps.publish(self._history.push(rss, reporting, automatic=True))
+
+    def set_offloads(self, offloads: Offload) -> None:
+        """Change what the reader takes whole. Raises as TunDevice.set_offloads() does."""
+        whole = bool(offloads & Offload.USO4)
+        if not whole:  # or a marked packet would be cut in pieces
+            self._stages.maps.record_udp_gso(False)
+        self._setup.device.set_offloads(offloads)
+        self._stages.maps.record_udp_gso(whole)
 
     def stats(self) -> Stats:
         return self._stages.maps.stats()

@@ -24,14 +24,20 @@ class History:
         if self.handle == ffi.NULL:
             raise MemoryError
 
-    def push(self, rss: RssConfig, reporting: Reporting) -> Any:
+    def push(self, rss: RssConfig, reporting: Reporting, *, automatic: bool = False) -> Any:
         """Make a configuration the newest; returns it compiled (struct vh_config).
 
         To be called before the kernel steers by it: waits for readers that
         are draining a queue, so that none meets a packet it cannot explain.
+        ``automatic``: the kernel chooses queues its own way, so that this
+        configuration explains any.
         """
         compiled = compile_config(rss, reporting)
-        if self._lib.vh_history_push(self.handle, compiled) < 0:
+        pushed = compiled
+        if automatic:
+            pushed = compile_config(rss.replace(indirection_table=(0,)), reporting)
+            pushed.rss.unclassified = pushed.table[0] = self._lib.VH_ANY_QUEUE
+        if self._lib.vh_history_push(self.handle, pushed) < 0:
             raise MemoryError
         return compiled
 

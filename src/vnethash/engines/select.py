@@ -13,11 +13,12 @@ from vnethash.virtio.hash_types import HashType
 AUTO = "auto"
 EBPF = "ebpf"
 PROGRAM = "program"
+SOFTWARE = "software"
 TUN_RSS = "tun-rss"
 STEERING = ("tun-progtype", "tun-kfunc", "tun-cb")
 """Kernels of the lab, on which the steering program hashes too."""
 LAB = (*STEERING, TUN_RSS)
-NAMES = (*LAB, EBPF, "software")
+NAMES = (*LAB, EBPF, SOFTWARE)
 """Engines ``auto`` takes, the best first; a hash program has one to itself."""
 
 
@@ -48,11 +49,11 @@ def engine_named(name: str) -> Engine:
         from vnethash.engines.tun_rss import TunRssEngine
 
         return TunRssEngine()
-    if name == "software":
+    if name == SOFTWARE:
         from vnethash.engines.software import SoftwareEngine
 
         return SoftwareEngine()
-    known = ", ".join((AUTO, EBPF, "software", PROGRAM, *LAB))
+    known = ", ".join((AUTO, EBPF, SOFTWARE, PROGRAM, *LAB))
     raise ConfigError("engine", f"must be one of {known}, not {name!r}")
 
 
@@ -94,13 +95,22 @@ def best(hash_types: HashType = HashType.ALL, device: TunDevice | None = None) -
         if refusal is None:
             return Choice(TUN_RSS, found.reason)
         rejected.append((TUN_RSS, refusal))
-    refusal = no_bpf or _refusal(probe.require, "tc program") or _refusal(probe.best_attach_point)
+    refusal = no_bpf or _no_egress()
     if refusal is None:
         point = probe.best_attach_point().name
         reason = f"steers and reports in the kernel, attached by {point}"
         return Choice(EBPF, reason, tuple(rejected))
     probe.require("tun device")
-    return Choice("software", "needs no BPF", (*rejected, (EBPF, refusal)))
+    return Choice(SOFTWARE, "needs no BPF", (*rejected, (EBPF, refusal)))
+
+
+def without_stages() -> str | None:
+    """Why the stages cannot work here; None if they can."""
+    return _refusal(_require_bpf) or _no_egress()
+
+
+def _no_egress() -> str | None:
+    return _refusal(probe.require, "tc program") or _refusal(probe.best_attach_point)
 
 
 def _require_bpf() -> None:

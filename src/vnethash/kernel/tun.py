@@ -172,6 +172,24 @@ class TunDevice(Closing):
         tun_ioctl.set_persist(self._any(), persist)
         self.flags = read_interface(self._any())[1]
 
+    def set_carrier(self, carrier: bool) -> None:
+        """Whether the link has a carrier. Raises Unsupported before Linux 5.0."""
+        tun_ioctl.set_carrier(self._any(), carrier)
+
+    def use_queues(self, count: int) -> None:
+        """Have the first ``count`` (at least 1) queues in use, in the order of ``fds``.
+
+        What is still in a queue that goes out of use is lost.
+        """
+        if not 1 <= count <= len(self._fds):
+            raise ConfigError("count", f"there are {len(self._fds)} queues, {count} cannot be used")
+        for index in reversed(range(count, len(self._fds))):
+            if self._attached[index]:
+                self.detach_queue(index)
+        for index in range(count):
+            if not self._attached[index]:
+                self.attach_queue(index)
+
     def detach_queue(self, index: int) -> None:
         """Take the queue of ``fds[index]`` out of use; packets go to the others.
 

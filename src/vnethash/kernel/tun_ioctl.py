@@ -74,6 +74,7 @@ class _Request(IntEnum):
     SETQUEUE = 0x400454D9
     SETSTEERINGEBPF = 0x800454E0
     SETFILTEREBPF = 0x800454E1
+    SETCARRIER = 0x400454E2
     GETDEVNETNS = 0x54E3
     # kernels of the lab: lab/patches/tun-rss, tun-cb
     GETHASHTYPES = 0x800454E4
@@ -283,6 +284,14 @@ def set_persist(fd: int, persist: bool) -> None:
         fcntl.ioctl(fd, _Request.SETPERSIST, int(persist))
     except OSError as error:
         _fail("make a tap persistent", error)
+
+
+def set_carrier(fd: int, carrier: bool) -> None:
+    """Whether the link has a carrier: without one the kernel sends nothing into the tap.
+
+    Raises Unsupported before Linux 5.0.
+    """
+    _set_int(fd, _Request.SETCARRIER, carrier, "set the carrier of a tap")
 
 
 def attach_queue(fd: int, attached: bool) -> None:

@@ -15,9 +15,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from vnethash.closing import Closing
 from vnethash.lab.errors import GuestError
 
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -110,6 +112,100 @@ class GuestResult:
     seconds: float
 
 
+class Guest(Closing):
+    """A guest that boots, runs `command` as root and powers itself off.
+
+    `timeout` in seconds is for the command alone, None for no limit; `env` is
+    added to ENVIRONMENT; `cwd` (default: the current one) is a folder of the
+    host; `arguments` are for the kernel, which inherits `descriptors`. ``show``
+    is called with what the command prints, while wait() waits. close() ends
+    the guest, whatever it is doing. GuestError if the kernel cannot be started.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        command: Sequence[str],
+        *,
+        timeout: float | None = None,
+        mem: str = "512M",
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        arguments: Sequence[str] = (),
+        descriptors: Sequence[int] = (),
+        show: Callable[[bytes], object] | None = None,
+    ) -> None:
+        self._show = show
+        self._parts: list[bytes] = []
+        with ExitStack() as stack:
+            prefix = "vnethash-uml-"
+            self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix)))
+            share = self._folder / "share"
+            share.mkdir()
+            (share / "output").touch()
+            init = self._folder / "init"
+            init.write_text(_init(kernel, command, share, timeout, env or {}, cwd or Path.cwd()))
+            init.chmod(0o755)
+            boot = [
+                *[str(kernel.path), f"mem={mem}", "rootfstype=hostfs", "rootflags=/", "ro"],
+                *[f"init={init}", "con=null", "con0=null,fd:1", "noreboot", "panic=-1"],
+                *[f"uml_dir={self._folder}", "umid=guest"],  # else ~/.uml
+                *arguments,
+            ]
+            self._output = stack.enter_context((share / "output").open("rb"))
+            self._started = time.monotonic()
+            self._process = _start(boot, self._folder / "console", descriptors)
+            stack.callback(self._kill)
+            self._ended = os.pidfd_open(self._process.pid)
+            stack.callback(os.close, self._ended)
+            self._held = stack.pop_all()
+
+    @property
+    def console(self) -> str:
+        """What its kernel has said."""
+        return (self._folder / "console").read_text(errors="replace")
+
+    def wait(self, limit: float | None) -> bool:
+        """Whether it ended by itself within `limit` seconds, None for no limit."""
+        until = None if limit is None else time.monotonic() + limit
+        while not select.select([self._ended], [], [], _LOOK_EVERY)[0]:
+            self._look()
+            if until is not None and time.monotonic() > until:
+                return False
+        return True
+
+    def result(self) -> GuestResult:
+        """What became of the command; ends the guest. GuestError if it has no exit status."""
+        self._kill()
+        seconds = time.monotonic() - self._started
+        self._look()
+        text = b"".join(self._parts).decode(errors="replace")
+        try:
+            status = int((self._folder / "share/status").read_text())
+        except (OSError, ValueError):
+            raise GuestError(
+                f"the guest ended after {seconds:.0f} s without an exit status",
+                output=text,
+                console=self.console,
+            ) from None
+        return GuestResult(status, text, seconds)
+
+    def close(self) -> None:
+        self._held.close()
+
+    def _look(self) -> None:
+        if part := self._output.read():
+            self._parts.append(part)
+            if self._show:
+                self._show(part)
+
+    def _kill(self) -> None:
+        if self._process.returncode is None:
+            # Before wait(): until then the number cannot be another group's.
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+
 def run(
     kernel: Kernel,
     command: Sequence[str],
@@ -122,51 +218,23 @@ def run(
     show: Callable[[bytes], object] | None = None,
     boot_grace: float = BOOT_GRACE,
 ) -> GuestResult:
-    """Boot a guest, run `command` in it as root, power it off.
+    """Boot a guest, run `command` in it as root, power it off; arguments as for Guest.
 
-    `timeout` in seconds is for the command alone, None for no limit; `env` is
-    added to ENVIRONMENT; `cwd` (default: the current one) is a folder of the
-    host; `arguments` are for the kernel. ``show`` is called with what the
-    command prints while it runs. Raises GuestError when there is no exit
-    status to return. Whatever ends this call also ends the guest.
+    Raises GuestError when there is no exit status to return. Whatever ends this
+    call also ends the guest.
     """
-    with tempfile.TemporaryDirectory(prefix="vnethash-uml-") as scratch:
-        folder = Path(scratch)
-        share = folder / "share"
-        share.mkdir()
-        (share / "output").touch()
-        init = folder / "init"
-        init.write_text(_init(kernel, command, share, timeout, env or {}, cwd or Path.cwd()))
-        init.chmod(0o755)
-        boot = [
-            *[str(kernel.path), f"mem={mem}", "rootfstype=hostfs", "rootflags=/", "ro"],
-            *[f"init={init}", "con=null", "con0=null,fd:1", "noreboot", "panic=-1"],
-            *[f"uml_dir={folder}", "umid=guest"],  # else ~/.uml
-            *arguments,
-        ]
-        parts: list[bytes] = []
-        started = time.monotonic()
-        with (share / "output").open("rb") as output:
-
-            def look() -> None:
-                if part := output.read():
-                    parts.append(part)
-                    if show:
-                        show(part)
-
-            limit = None if timeout is None else timeout + boot_grace
-            console = _boot(boot, folder / "console", limit, look)
-        seconds = time.monotonic() - started
-        text = b"".join(parts).decode(errors="replace")
-        try:
-            status = int((share / "status").read_text())
-        except (OSError, ValueError):
-            raise GuestError(
-                f"the guest ended after {seconds:.0f} s without an exit status",
-                output=text,
-                console=console,
-            ) from None
-        return GuestResult(status, text, seconds)
+    with Guest(
+        kernel,
+        command,
+        timeout=timeout,
+        mem=mem,
+        env=env,
+        cwd=cwd,
+        arguments=arguments,
+        show=show,
+    ) as guest:
+        guest.wait(None if timeout is None else timeout + boot_grace)
+        return guest.result()
 
 
 def _init(
@@ -194,41 +262,23 @@ def _init(
     )
 
 
-def _boot(
-    command: Sequence[str], console: Path, limit: float | None, look: Callable[[], None]
-) -> str:
-    """Run the kernel until it ends by itself or `limit` seconds passed; return its console.
-
-    ``look`` is called every now and then, and at the end.
-    """
+def _start(
+    command: Sequence[str], console: Path, descriptors: Sequence[int]
+) -> subprocess.Popen[bytes]:
+    """Start the kernel; what it prints goes to `console`."""
     with console.open("wb") as log:
         # A session of its own: the kernel is many processes, all in one group.
         try:
-            process = subprocess.Popen(
+            return subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                pass_fds=descriptors,
             )
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise GuestError(
                 f"cannot start {command[0]}: {reason}", output="", console=""
             ) from None
-        until = None if limit is None else time.monotonic() + limit
-        try:
-            ended = os.pidfd_open(process.pid)
-            try:
-                while not select.select([ended], [], [], _LOOK_EVERY)[0]:
-                    look()
-                    if until is not None and time.monotonic() > until:
-                        break
-            finally:
-                os.close(ended)
-        finally:
-            # Before wait(): until then the number cannot be another group's.
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    look()
-    return console.read_text(errors="replace")

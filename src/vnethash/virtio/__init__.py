@@ -1,7 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-"""What the virtio specification says of a network device. No I/O in here."""
+"""What the virtio specification says of a network device. No I/O in here.
 
-from vnethash.virtio.features import REQUIRES, Feature, feature_bits, feature_set, unmet
+The device itself is not imported with the package, because few need it:
+``device``, ``control``, ``config_space``, ``receive_filter``, ``device_state``.
+"""
+
+from vnethash.virtio.features import (
+    REQUIRES,
+    Feature,
+    feature_bits,
+    feature_set,
+    format_features,
+    parse_features,
+    unmet,
+)
 from vnethash.virtio.hash_types import HashType, ReportType, format_hash_types, parse_hash_types
 from vnethash.virtio.header import GSO_ECN, HASH_SIZE, V1_SIZE, Buffer, GsoType, Header, HeaderFlag
 
@@ -19,7 +31,9 @@ __all__ = [
     "ReportType",
     "feature_bits",
     "feature_set",
+    "format_features",
     "format_hash_types",
+    "parse_features",
     "parse_hash_types",
     "unmet",
 ]

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from types import MappingProxyType
 
+from vnethash.errors import ConfigError
+
 
 class Feature(IntEnum):
     """Bit numbers, named without the prefix (virtio 1.3, 5.1.3 and 6)."""
@@ -117,14 +119,27 @@ REQUIRES: Mapping[Feature, Requirement] = MappingProxyType(
 """Virtio 1.3, 5.1.3.1, and 1.4 for the features it added."""
 
 
-def unmet(features: Iterable[Feature]) -> dict[Feature, Requirement]:
+OFFER_REQUIRES: Mapping[Feature, Requirement] = MappingProxyType(
+    {
+        **REQUIRES,
+        Feature.CTRL_GUEST_OFFLOADS: _all_of(Feature.CTRL_VQ),
+        Feature.CTRL_RX_EXTRA: _all_of(Feature.CTRL_VQ),
+        Feature.HASH_REPORT: _all_of(Feature.CTRL_VQ),
+    }
+)
+"""REQUIRES, and what no device should offer alone (virtio 1.3, 5.1.4.1) or could not be told."""
+
+
+def unmet(
+    features: Iterable[Feature], requires: Mapping[Feature, Requirement] = REQUIRES
+) -> dict[Feature, Requirement]:
     """Which of ``features`` lack others, each with the groups nothing in the set meets.
 
     Empty if the set may be offered or accepted as it is.
     """
     present = frozenset(features)
     missing = {
-        feature: tuple(group for group in REQUIRES.get(feature, ()) if not group & present)
+        feature: tuple(group for group in requires.get(feature, ()) if not group & present)
         for feature in sorted(present)
     }
     return {feature: groups for feature, groups in missing.items() if groups}
@@ -141,3 +156,62 @@ def feature_bits(features: Iterable[Feature]) -> int:
 def feature_set(bits: int) -> frozenset[Feature]:
     """The features of a number from the wire; bits without a name here are left out."""
     return frozenset(feature for feature in Feature if bits >> feature & 1)
+
+
+def format_features(features: Iterable[Feature]) -> list[str]:
+    """``["ctrl-vq", "rss"]``: names as ``parse_features`` takes them, in the order of the bits."""
+    return [_name(feature) for feature in sorted(features)]
+
+
+def format_unmet(missing: Mapping[Feature, Requirement]) -> str:
+    """What ``unmet`` found, in words; ``missing`` is not empty."""
+    return "; ".join(
+        f"{_name(feature)} needs {' and '.join(' or '.join(format_features(g)) for g in groups)}"
+        for feature, groups in missing.items()
+    )
+
+
+def parse_features(text: str, available: Iterable[Feature]) -> frozenset[Feature]:
+    """``"ctrl-vq,rss,hash-report"``, ``"all"`` or ``"all,-rss"``, in any case, as a set.
+
+    The words are taken from left to right: ``all`` adds everything
+    ``available``, ``-name`` takes one away, and a list that begins with one
+    begins with all. VERSION_1 is always there. ConfigError names a word that
+    is no feature or not available, and features without those they need.
+    """
+    choice = frozenset(available)
+    words = [word.strip().lower().replace("_", "-") for word in text.split(",")]
+    features = choice if words[0].startswith("-") else frozenset[Feature]()
+    for word in words:
+        name = word.removeprefix("-")
+        if name == "all":
+            named = choice
+        elif name in _BY_NAME:
+            named = frozenset({_BY_NAME[name]})
+        else:
+            raise ConfigError(
+                "features",
+                f"{name!r} is not a feature" if name else "a name is missing",
+                hint=f"use all, or names of: {','.join(format_features(choice))}",
+            )
+        if not named <= choice:
+            raise ConfigError(
+                "features",
+                f"{name} is not available here",
+                hint=f"available: {','.join(format_features(choice))}",
+            )
+        features = features - named if word.startswith("-") else features | named
+    features |= {Feature.VERSION_1}
+    missing = unmet(features, OFFER_REQUIRES)
+    if missing:
+        raise ConfigError(
+            "features", format_unmet(missing), hint="add what is needed, or leave both out"
+        )
+    return features
+
+
+def _name(feature: Feature) -> str:
+    return feature.name.lower().replace("_", "-")
+
+
+_BY_NAME: Mapping[str, Feature] = MappingProxyType({_name(feature): feature for feature in Feature})

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stddef.h>
+
+#include "guard.h"
+
+/* Always there, or the handler might have to allocate it. */
+static _Thread_local sigjmp_buf *target __attribute__((tls_model("initial-exec")));
+static struct sigaction previous;
+
+static void on_sigbus(int number, siginfo_t *info, void *context)
+{
+	sigjmp_buf *out = target;
+
+	if (out) {
+		target = NULL;
+		siglongjmp(*out, 1);
+	}
+	if (previous.sa_flags & SA_SIGINFO)
+		previous.sa_sigaction(number, info, context);
+	else if (previous.sa_handler != SIG_DFL && previous.sa_handler != SIG_IGN)
+		previous.sa_handler(number);
+	else
+		sigaction(number, &previous, NULL); /* the same access again ends the process */
+}
+
+/*
+ * Asked for again before each use: somebody else, such as Python's
+ * faulthandler, may have taken the signal meanwhile.
+ */
+int guard_install(void)
+{
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	/* The jump out of the handler would leave the signal blocked. */
+	struct sigaction ours = { .sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK };
+	struct sigaction present;
+	int result = 0;
+
+	ours.sa_sigaction = on_sigbus;
+	sigemptyset(&ours.sa_mask);
+	pthread_mutex_lock(&lock);
+	if (sigaction(SIGBUS, NULL, &present) < 0) {
+		result = -errno;
+	} else if (!(present.sa_flags & SA_SIGINFO) || present.sa_sigaction != on_sigbus) {
+		previous = present;
+		if (sigaction(SIGBUS, &ours, NULL) < 0)
+			result = -errno;
+	}
+	pthread_mutex_unlock(&lock);
+	return result;
+}
+
+void guard_begin(sigjmp_buf *out)
+{
+	target = out;
+}
+
+void guard_end(void)
+{
+	target = NULL;
+}

@@ -1,0 +1,380 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+"""The device a front end drives: its model, its rings, and the tap behind them."""
+
+import os
+import selectors
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+
+from vnethash.closing import Closing
+from vnethash.errors import RingError, VnethashError
+from vnethash.rss.config import RssConfig
+from vnethash.vhost_user.host_tap import HostTap, Wanted, offloads
+from vnethash.vhost_user.journal import Journal
+from vnethash.vhost_user.memory import DirtyLog, GuestMemory, Region
+from vnethash.vhost_user.pairs import PairCounters, PathSetup, QueuePair
+from vnethash.vhost_user.rings import ControlQueue, RingSetup
+from vnethash.virtio.control import ACK_ERR, ACK_OK
+from vnethash.virtio.device import DeviceState, NetDevice
+from vnethash.virtio.features import Feature, feature_bits, format_features
+from vnethash.virtio.receive_filter import ReceiveFilter
+
+_COMMANDS = 64
+"""Obeyed before others of the event loop have their turn."""
+
+_RARP = bytes.fromhex("80350001080006040003")
+_EVERYTHING = ReceiveFilter()
+
+
+@dataclass(slots=True)
+class _Pair:
+    """A queue pair of the guest, and those of its rings that are to be served."""
+
+    path: QueuePair
+    receive: RingSetup | None = None
+    transmit: RingSetup | None = None
+
+    def halt(self) -> None:
+        """Stop the thread; the rings remember how far it came."""
+        if not self.path.running:
+            return
+        bases = self.path.stop()
+        if self.receive:
+            self.receive = replace(self.receive, base=bases.receive)
+        if self.transmit:
+            self.transmit = replace(self.transmit, base=bases.transmit)
+
+
+@dataclass(slots=True)
+class _Control:
+    """The control queue at work."""
+
+    index: int
+    queue: ControlQueue
+    kick: int
+
+
+class Backend(Closing):
+    """A virtio-net device in front of a tap: what a vhost-user session drives (session.Device).
+
+    The data path has threads of its own. Everything else happens in calls
+    from the session and from ``selector``, in one thread.
+    """
+
+    def __init__(
+        self,
+        device: NetDevice,
+        tap: HostTap,
+        selector: selectors.BaseSelector,
+        journal: Journal,
+    ) -> None:
+        """``device`` may come with a state that the driver had elsewhere.
+
+        A driver that negotiates the same features goes on from there, and is
+        asked to announce itself. Raises OSError without descriptors to be had.
+        """
+        self.device = device
+        self.left = device.state
+        """The state that the last driver left behind."""
+        self.config_changed: Callable[[], object] = lambda: None
+        """Called when the driver should look at the configuration space."""
+        self._imported = device.state if device.state.features else None
+        device.reset()
+        self._tap = tap
+        self._selector = selector
+        self._journal = journal
+        self._memory: GuestMemory | None = None
+        self._control: _Control | None = None
+        self._in_use = 0
+        with ExitStack() as resources:
+            self._more_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            resources.callback(os.close, self._more_fd)
+            selector.register(self._more_fd, selectors.EVENT_READ, self._on_more)
+            resources.callback(selector.unregister, self._more_fd)
+            self._pairs = [
+                _Pair(resources.enter_context(QueuePair(index, tap.history)))
+                for index in range(tap.queue_pairs)
+            ]
+            for pair in self._pairs:
+                on_fault = partial(self._on_fault, pair)
+                selector.register(pair.path.fileno(), selectors.EVENT_READ, on_fault)
+                resources.callback(selector.unregister, pair.path.fileno())
+            self._resources = resources.pop_all()
+
+    # What a session asks: session.Device
+
+    @property
+    def queues(self) -> int:
+        return 2 * len(self._pairs) + 1
+
+    def features(self) -> int:
+        return feature_bits(self.device.offer.features)
+
+    def set_features(self, bits: int) -> None:
+        # A front end that keeps the control queue to itself does not pass its feature on.
+        elsewhere = not bits >> Feature.CTRL_VQ & 1
+        state = self.device.negotiated(bits, control_elsewhere=elsewhere)
+        imported, self._imported = self._imported, None
+        if imported and imported.features == state.features:
+            state = imported
+        self._tap.apply(self._wanted(state))
+        self.device.commit(state)
+        names = format_features(state.features)
+        self._journal("features", {"features": names, "imported": state is imported})
+        if state is imported:
+            self._announce()
+
+    def config_space(self) -> bytes:
+        return self.device.config_space()
+
+    def set_mtu(self, mtu: int) -> None:
+        self._tap.set_mtu(mtu)
+
+    def announce(self, mac: bytes) -> None:
+        frame = b"\xff" * 6 + mac + _RARP + mac + bytes(4) + mac + bytes(4)
+        with suppress(OSError):  # the link is down: there is nobody to tell
+            os.write(self._tap.fd(0), bytes(12) + frame.ljust(60, b"\0"))
+
+    def reset(self) -> None:
+        self.device.reset()
+        self._tap.apply(self._wanted(self.device.state))
+
+    def set_status(self, status: int) -> None:
+        """Nothing waits for DRIVER_OK: a ring runs when it is kicked off and enabled."""
+
+    def set_memory(self, regions: tuple[Region, ...], log: DirtyLog | None) -> None:
+        memory = GuestMemory(regions, log) if regions else None
+        if self._memory:
+            self._memory.close()
+        self._memory = memory
+
+    def start_ring(self, index: int, setup: RingSetup) -> None:
+        if self._memory is None:
+            raise VnethashError("guest memory is not known")
+        if index == self.device.control_queue:
+            self._start_control(self._memory, index, setup)
+            return
+        if index >= 2 * len(self._pairs):
+            raise VnethashError(f"there is no queue {index} with these features")
+        pair = self._pairs[index // 2]
+        pair.halt()
+        if index % 2:
+            pair.transmit = setup
+        else:
+            pair.receive = setup
+        try:
+            self._rebalance()
+        except VnethashError:
+            if index % 2:
+                pair.transmit = None
+            else:
+                pair.receive = None
+            self._rebalance()
+            raise
+
+    def stop_ring(self, index: int) -> int:
+        if self._control and index == self._control.index:
+            return self._stop_control()
+        pair = self._pairs[index // 2]
+        pair.halt()
+        if index % 2:
+            ring, pair.transmit = pair.transmit, None
+        else:
+            ring, pair.receive = pair.receive, None
+        with suppress(VnethashError):  # the tap is gone, and with it what could come
+            self._rebalance()
+        return ring.base if ring else 0
+
+    # Of whoever runs it
+
+    @property
+    def queues_in_use(self) -> int:
+        """Queues of the tap that packets go to."""
+        return self._in_use
+
+    def counters(self) -> list[PairCounters]:
+        """What each queue pair moved since the backend was made."""
+        return [pair.path.counters() for pair in self._pairs]
+
+    def set_link(self, up: bool) -> None:
+        """Tell the driver that the link is up or down."""
+        self.device.commit(replace(self.device.state, link_up=up))
+        self.config_changed()
+
+    def forget(self) -> None:
+        """The front end is gone, and all its rings were stopped: begin anew."""
+        self.config_changed = lambda: None
+        if self.device.state.features:
+            self.left = self.device.state
+        self.reset()
+
+    def close(self) -> None:
+        """Stop the data path. The tap belongs to whoever made it."""
+        for pair in self._pairs:
+            pair.halt()
+        self._stop_control()
+        self.set_memory((), None)
+        self._resources.close()
+
+    # How the tap and the threads follow
+
+    def _rebalance(self) -> None:
+        """Let packets come on those queues that the driver wants and somebody drains."""
+        state = self.device.state
+        served = 0
+        while served < len(self._pairs) and self._pairs[served].receive:
+            served += 1
+        # Under RSS the table says where packets go. A front end that keeps the control
+        # queue to itself (QEMU, cloud-hypervisor) enables the rings it means to use.
+        commanded = self._control is not None and state.steering is None
+        in_use = min(served, state.queue_pairs) if commanded else served
+        if in_use != self._in_use:
+            for pair in self._pairs[min(in_use, self._in_use) :]:
+                pair.halt()
+            self._tap.use_queues(in_use)
+            self._in_use = in_use
+            self._journal("queues", {"in_use": in_use})
+        for index in range(len(self._pairs)):
+            self._resume(index)
+
+    def _resume(self, index: int) -> None:
+        pair = self._pairs[index]
+        if self._memory is None or pair.path.running or not (pair.receive or pair.transmit):
+            return
+        state = self.device.state
+        received = index < self._in_use and pair.receive is not None
+        wanted = state.receive_filter
+        path = PathSetup(
+            receive_fd=self._tap.fd(index) if received else -1,
+            # A queue that is not in use sends nothing.
+            transmit_fd=self._tap.fd(index if index < self._in_use else 0),
+            guest_header=state.header_size,
+            mergeable=Feature.MRG_RXBUF in state.features,
+            records=state.reports and self._tap.takes_records,
+            rehash=state.reports and self._tap.rehashes,
+            filter=None if wanted == _EVERYTHING else wanted,
+        )
+        pair.path.start(self._memory, pair.receive, pair.transmit, path)
+
+    def _wanted(self, state: DeviceState) -> Wanted:
+        steering = state.steering
+        rss = RssConfig(
+            len(self._pairs),
+            hash_types=state.hash_types,
+            key=state.hash_key,
+            indirection_table=steering.indirection_table if steering else (0,),
+            unclassified_queue=steering.unclassified_queue if steering else 0,
+        )
+        return Wanted(rss, steering is None, state.reports, offloads(state.offloads))
+
+    def _follow(self, state: DeviceState) -> None:
+        """Have tap and data path do as ``state`` says, and commit it.
+
+        Raises as HostTap.apply() does; then nothing has changed.
+        """
+        before = self.device.state
+        wanted = self._wanted(state)
+        if state.steering is None:  # before the queues it may send to go out of use
+            self._tap.apply(wanted)
+        self.device.commit(state)
+        if state.receive_filter != before.receive_filter:
+            for pair in self._pairs:
+                pair.halt()
+        try:
+            self._rebalance()
+            if state.steering is not None:
+                self._tap.apply(wanted)
+        except VnethashError:
+            self.device.commit(before)
+            with suppress(VnethashError):
+                self._tap.apply(self._wanted(before))
+            self._rebalance()
+            raise
+
+    def _announce(self) -> None:
+        state = self.device.announced()
+        if state is not None:
+            self.device.commit(state)
+            self.config_changed()
+
+    # The control queue
+
+    def _start_control(self, memory: GuestMemory, index: int, setup: RingSetup) -> None:
+        control = _Control(index, ControlQueue(memory, setup), setup.kick)
+        if setup.kick >= 0:
+            try:
+                # Who made it may have emptied it before us.
+                os.set_blocking(setup.kick, False)
+                self._selector.register(setup.kick, selectors.EVENT_READ, self._on_kick)
+            except OSError as error:
+                control.queue.close()
+                reason = os.strerror(error.errno or 0).lower()
+                raise VnethashError(f"its kick descriptor cannot be waited for: {reason}") from None
+        self._control = control
+        self._rebalance()
+        os.eventfd_write(self._more_fd, 1)  # for what was sent before it was watched
+
+    def _stop_control(self) -> int:
+        control, self._control = self._control, None
+        if control is None:
+            return 0
+        self._ignore_kicks(control)
+        base = control.queue.base
+        control.queue.close()
+        return base
+
+    def _ignore_kicks(self, control: _Control) -> None:
+        if control.kick >= 0:
+            self._selector.unregister(control.kick)
+            control.kick = -1
+
+    def _on_kick(self) -> None:
+        if self._control:
+            with suppress(BlockingIOError):
+                os.read(self._control.kick, 8)
+            self._obey_some(self._control)
+
+    def _on_more(self) -> None:
+        os.eventfd_read(self._more_fd)
+        if self._control and self._control.kick >= 0:
+            self._obey_some(self._control)
+
+    def _obey_some(self, control: _Control) -> None:
+        try:
+            for _ in range(_COMMANDS):
+                command = control.queue.receive()
+                if command is None:
+                    return
+                control.queue.answer(bytes([ACK_OK if self._obey(command) else ACK_ERR]))
+        except RingError as error:
+            self._ignore_kicks(control)
+            self._journal("fault", {"queue": "control", "reason": error.message})
+        else:
+            os.eventfd_write(self._more_fd, 1)
+
+    def _obey(self, data: bytes) -> bool:
+        judged = self.device.judge(data)
+        command = judged.command.to_json() if judged.command else {"bytes": data[:64].hex()}
+        refusal = judged.refusal
+        if judged.state is not None:
+            try:
+                self._follow(judged.state)
+            except VnethashError as error:
+                refusal = error.message
+        if refusal is None:
+            self._journal("control", {**command, "answer": "ok"})
+        else:
+            self._journal("control", {**command, "answer": "refused", "reason": refusal})
+        return refusal is None
+
+    def _on_fault(self, pair: _Pair) -> None:
+        """A thread found its rings broken: leave them alone until they are set up anew."""
+        fault = pair.path.fault()
+        pair.halt()
+        index = self._pairs.index(pair)
+        pair.receive = pair.transmit = None
+        reason = str(fault) if fault else "unknown"
+        self._journal("fault", {"queue": f"pair {index}", "reason": reason})
+        self._rebalance()
