@@ -108,6 +108,7 @@ int ring_start(struct ring *ring, struct vh_memory *memory, const struct vh_ring
 	ring->use = ring->published = ring->called = LOAD(ring->used->idx);
 	STORE(ring->used->flags, 0);
 	log_used(ring, 0, 4);
+	ring_want_kicks(ring); /* of what is there already nobody may have told */
 	guard_end();
 	return 0;
 }

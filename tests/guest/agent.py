@@ -96,15 +96,14 @@ def tcp_receive(address: str, port: int, connections: int) -> list[str]:
 
 def udp_echo(address: str, port: int, count: int) -> int:
     """Send so many datagrams back to where they came from; how many there were in the end."""
-    with _udp(address) as echo:
+    done = 0
+    with _udp(address) as echo, contextlib.suppress(TimeoutError):
         echo.bind((address, port))
-        for done in range(count):
-            try:
-                data, peer = echo.recvfrom(1 << 16)
-            except TimeoutError:
-                return done
+        while done < count:
+            data, peer = echo.recvfrom(1 << 16)
             echo.sendto(data, peer)
-    return count
+            done += data != _KNOCK
+    return done
 
 
 def udp_exchange(address: str, port: int, count: int, size: int, window: int = 16) -> int:
@@ -113,16 +112,33 @@ def udp_exchange(address: str, port: int, count: int, size: int, window: int = 1
     good = 0
     with _udp(address) as client:
         client.connect((address, port))
+        _knock(client)
         for first in range(0, count, window):
             sent = {source.randbytes(size) for _ in range(min(window, count - first))}
             for datagram in sent:
                 client.send(datagram)
-            for _ in range(len(sent)):
+            while sent:
                 try:
-                    good += client.recv(1 << 16) in sent
+                    data = client.recv(1 << 16)
                 except TimeoutError:
                     return good
+                good += data in sent
+                sent.discard(data)
     return good
+
+
+_KNOCK = b"knock"
+
+
+def _knock(client: socket.socket) -> None:
+    """Wait until the echo is there."""
+    client.settimeout(0.05)
+    for _ in range(100):
+        with contextlib.suppress(ConnectionRefusedError, TimeoutError):
+            client.send(_KNOCK)
+            client.recv(64)
+            break
+    client.settimeout(5)
 
 
 def ping(address: str, count: int, size: int) -> int:

@@ -22,7 +22,7 @@ def _guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
         pytest.skip(reason)
     gc.collect()
     before = snapshot()
-    with netns.fresh(), Guest(tmp_path_factory.mktemp("guest")) as guest:
+    with netns.fresh(), Guest(tmp_path_factory.mktemp("guest") / "vhost") as guest:
         link.set_up("lo")
         yield guest
         if not guest.lost:

@@ -90,17 +90,15 @@ class Guest:
 
     def ask(self, command: str, *, timeout: float = 15.0) -> str:
         """Run a line of shell, return what it printed. QemuError if it failed or took too long."""
+        self.begin(command)
+        return self.end(timeout=timeout)
+
+    def begin(self, command: str) -> None:
+        """Have it run a line of shell."""
         self._shell.sendall(command.encode() + b"\n")
-        output, status = self._answer(command, timeout)
-        if status:
-            raise QemuError(f"in the guest, {command!r}: exit status {status}\n{output}")
-        return output
 
-    def wait(self, timeout: float) -> None:
-        """Wait for the shell's first prompt: the guest has booted."""
-        self._answer("boot", timeout)
-
-    def _answer(self, command: str, timeout: float) -> tuple[str, int]:
+    def end(self, *, timeout: float = 15.0) -> str:
+        """What the command printed, once it has ended; as ``ask``. Also the end of booting."""
         mark = _MARK.encode() + b" "
         until = time.monotonic() + timeout
         while not (mark in self._said and self._said.endswith(b"\n")):
@@ -110,11 +108,13 @@ class Guest:
             except TimeoutError:
                 part = b""
             if not part:
-                raise self._broken(f"{command!r} has no end\n{self._said.decode(errors='replace')}")
+                raise self._broken(f"no end of\n{self._said.decode(errors='replace')}")
             self._said += part
-        output, _, status = self._said.partition(mark)
+        output, _, status = self._said.decode().partition(mark.decode())
         self._said = b""
-        return output.decode(), int(status)
+        if int(status):
+            raise QemuError(f"exit status {int(status)} in the guest\n{output}")
+        return output
 
     def qmp(self, command: str, **arguments: Any) -> Any:
         """Execute one of QEMU's own commands; returns its result. QemuError if it refuses."""
@@ -202,7 +202,7 @@ def boot(
         guest = Guest(process, shell, monitor, log)
         guest.qmp("qmp_capabilities")
         if started:
-            guest.wait(BOOT)
+            guest.end(timeout=BOOT)
         yield guest
 
 

@@ -15,10 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +44,14 @@ _BURST = 128
 
 
 class Guest(Closing):
-    """Linux 6.1 with an agent that answers requests; its device is not bound yet.
+    """Linux 6.1 with an agent that answers requests.
 
-    Ends with its whole process group, whatever it is doing.
+    Its device is bound at boot if there is a backend, else by bind(). Ends with
+    its whole process group, whatever it is doing.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.socket_path = folder / "vhost"
+    def __init__(self, socket_path: Path) -> None:
+        self.socket_path = socket_path
         self.lost = False
         self._last = 0
         self._answers: dict[int, dict[str, Any]] = {}
@@ -73,7 +73,7 @@ class Guest(Closing):
                         descriptors=[theirs.fileno()],
                     )
                 )
-            self._wait(0, 20)
+            Pending(self, 0).result()
             self.run("modprobe", "-a", "-d", "/run/kmod", "virtio_net", "8021q")
             # As the kernel's tests do: a test sees no packet that it did not ask for.
             for key in ("accept_dad", "accept_ra", "router_solicitations", "autoconf"):
@@ -88,14 +88,16 @@ class Guest(Closing):
 
     def call(self, do: str, *, patience: float = 20, **values: Any) -> Any:
         """One request, and its answer within ``patience`` seconds."""
-        return self.begin(do, **values)(patience)
+        return self.begin(do, **values).result(patience)
 
-    def begin(self, do: str, **values: Any) -> Callable[[float], Any]:
-        """A request; what is returned waits for its answer, so many seconds at most."""
+    def begin(self, do: str, **values: Any) -> "Pending":
+        """A request whose answer is taken later."""
+        assert not self.lost, "the guest was lost by a test before"
         self._last += 1
-        number = self._last
-        self._say({"id": number, "do": do, "with": values})
-        return partial(self._wait, number)
+        data = json.dumps({"id": self._last, "do": do, "with": values}).encode() + b"\n"
+        assert len(data) < _LONGEST_REQUEST
+        self._line.sendall(data)
+        return Pending(self, self._last)
 
     def run(self, *argv: str, status: int = 0) -> str:
         """Run a command, which has to end with this exit status; its output."""
@@ -113,7 +115,7 @@ class Guest(Closing):
 
     def power_off(self) -> None:
         """Ask it to end, and see that it does."""
-        self._say({"do": "end"})
+        self.begin("end")
         assert self._guest.wait(10), f"the guest does not stop\n{self.console}"
 
     def kill(self) -> None:
@@ -124,28 +126,42 @@ class Guest(Closing):
     def close(self) -> None:
         self._held.close()
 
-    def _say(self, request: dict[str, Any]) -> None:
-        data = json.dumps(request).encode() + b"\n"
-        assert len(data) < _LONGEST_REQUEST
-        self._line.sendall(data)
-
-    def _wait(self, number: int, patience: float) -> Any:
-        assert not self.lost, "the guest was lost by a test before"
+    def answer(self, number: int, patience: float) -> dict[str, Any] | None:
+        """The answer to a request, None if there is none after ``patience`` seconds."""
         deadline = time.monotonic() + patience
         while number not in self._answers:
-            self.lost = True
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self._line], [], [], left)[0]:
-                raise TimeoutError(f"no answer from the guest\n{self.console[-3000:]}")
+            left = max(deadline - time.monotonic(), 0)
+            if not select.select([self._line], [], [], left)[0]:
+                return None
             part = self._line.recv(1 << 16)
             if not part:
+                self.lost = True
                 raise EOFError(f"the guest has ended\n{self.console[-3000:]}")
             *lines, self._buffer = (self._buffer + part).split(b"\n")
             for line in lines:
                 answer = json.loads(line)
                 self._answers[answer["id"]] = answer
-        self.lost = False
-        answer = self._answers.pop(number)
+        return self._answers[number]
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A request that the guest works on."""
+
+    guest: Guest
+    number: int
+
+    @property
+    def done(self) -> bool:
+        """Whether there is an answer."""
+        return self.guest.answer(self.number, 0) is not None
+
+    def result(self, patience: float = 20) -> Any:
+        """The answer; a guest that gives none in ``patience`` seconds is given up."""
+        answer = self.guest.answer(self.number, patience)
+        if answer is None:
+            self.guest.lost = True
+            raise TimeoutError(f"no answer from the guest\n{self.guest.console[-3000:]}")
         if "error" in answer:
             raise RuntimeError(f"in the guest: {answer['error']}")
         return answer["result"]

@@ -4,6 +4,7 @@
 import re
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -88,9 +89,11 @@ def test_fields_exist_with_their_features(features: list[Feature], there: set[st
 
 @given(st.frozensets(st.sampled_from([field.name for field in fields(ConfigSpace)][1:])))
 def test_gaps_are_zero(absent: frozenset[str]) -> None:
-    data = replace(FULL, **dict.fromkeys(absent)).encode()
+    no_value: dict[str, Any] = dict.fromkeys(absent)
+    zero: dict[str, Any] = dict.fromkeys(absent, 0)
+    data = replace(FULL, **no_value).encode()
     whole = ConfigSpace.decode(data.ljust(len(BYTES), b"\0"), MODELLED)
-    assert whole == replace(FULL, **dict.fromkeys(absent, 0))
+    assert whole == replace(FULL, **zero)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +105,7 @@ def test_gaps_are_zero(absent: frozenset[str]) -> None:
         ({"supported_hash_types": -1}, "supported_hash_types"),
     ],
 )
-def test_what_no_field_can_hold_is_refused(changes: dict[str, object], field: str) -> None:
+def test_what_no_field_can_hold_is_refused(changes: dict[str, Any], field: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        replace(FULL, **changes).encode()  # type: ignore[arg-type]  # by name
+        replace(FULL, **changes).encode()
     assert caught.value.field == field

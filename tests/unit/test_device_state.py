@@ -15,6 +15,7 @@ from tests.effort import examples
 from tests.net_device import GROUP_MAC, KEY, MAC, OTHER_MAC, a_device, an_offer, devices, rss_config
 from vnethash.errors import ConfigError
 from vnethash.virtio.control import (
+    Command,
     HashConfigSet,
     HashTunnelSet,
     MacAddrSet,
@@ -103,6 +104,26 @@ def test_there_and_back(device: NetDevice, link_up: bool) -> None:
         back = import_state(data)
         assert (back.offer, back.state) == (device.offer, device.state)
     assert check_target(device, device.offer) == []
+
+
+@pytest.mark.parametrize(
+    ("features", "sent"),
+    [
+        # What is hashed outlives the end of RSS, and then there are other ways to have got it.
+        (MODELLED, [rss_config(), VqPairsSet(1)]),
+        (MODELLED, [rss_config(), VqPairsSet(3)]),
+        (MODELLED, [VqPairsSet(3), rss_config(0, hash_key=b"")]),
+        (MODELLED - {F.MQ}, [rss_config()]),
+        (MODELLED - {F.RSS}, [HashConfigSet(hash_types=1, hash_key=KEY), VqPairsSet(2)]),
+    ],
+)
+def test_both_kinds_of_steering(features: frozenset[Feature], sent: list[Command]) -> None:
+    device = a_device(features)
+    for command in sent:
+        state = device.judge(command.encode()).state
+        assert state is not None
+        device.commit(state)
+    assert import_state(export_state(device)).state == device.state
 
 
 def test_before_negotiation() -> None:

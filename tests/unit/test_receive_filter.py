@@ -11,7 +11,7 @@ from vnethash.virtio.receive_filter import BROADCAST, ReceiveFilter
 SOURCE = bytes.fromhex("020000000099")
 OTHER_GROUP = bytes.fromhex("333300000001")
 
-OWN = {"mac": MAC, "alluni": False, "allmulti": False}
+OWN: dict[str, Any] = {"mac": MAC, "alluni": False, "allmulti": False}
 """A driver that negotiated CTRL_RX and has sent nothing."""
 
 

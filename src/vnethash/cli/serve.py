@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vnethash.vhost_user.backend import Backend
     from vnethash.vhost_user.host_tap import HostTap
     from vnethash.vhost_user.journal import Journal
-    from vnethash.virtio.device import NetDevice, Offer
+    from vnethash.virtio.device import NetDevice
 
 _REDRAW = 0.5
 """Seconds between two looks at the counters."""
@@ -136,7 +136,7 @@ def serve_command(
             max_indirection=max_indirection,
         )
     with opened as host:
-        device = _device(_offer(host, features, mac, mtu, max_indirection), state)
+        device = _device(host, features, mac, mtu, max_indirection, state)
         with reporter(host, as_json=json) as status:
 
             def journal(event: str, values: Mapping[str, Any]) -> None:
@@ -174,32 +174,32 @@ def _description(host: "HostTap", device: "NetDevice", socket: Path) -> dict[str
     }
 
 
-def _offer(
-    host: "HostTap", features: str, mac: str | None, mtu: int | None, max_indirection: int
-) -> "Offer":
+def _device(
+    host: "HostTap",
+    features: str,
+    mac: str | None,
+    mtu: int | None,
+    max_indirection: int,
+    state: Path | None,
+) -> "NetDevice":
+    """The device, with the state that was left in a file. ConfigError if it cannot be had here."""
     from vnethash.kernel.link import parse_mac
     from vnethash.vhost_user.offer import available, random_mac
-    from vnethash.virtio.device import Offer
+    from vnethash.virtio.device import NetDevice, Offer
+    from vnethash.virtio.device_state import check_target, import_state
     from vnethash.virtio.features import parse_features
 
-    chosen = parse_features(features, available(host, mtu=mtu is not None))
-    return Offer(
-        features=chosen,
+    source = import_state(read_text("state", state)) if state and state.exists() else None
+    usual = source.offer.mac if source else random_mac()
+    offer = Offer(
+        features=parse_features(features, available(host, mtu=mtu is not None)),
         queue_pairs=host.queue_pairs,
-        mac=parse_mac(mac) if mac is not None else random_mac(),
+        mac=usual if mac is None else parse_mac(mac),
         mtu=mtu,
         max_indirection=max_indirection,
     )
-
-
-def _device(offer: "Offer", state: Path | None) -> "NetDevice":
-    """The device, with the state that was left in a file. ConfigError if it cannot be had here."""
-    from vnethash.virtio.device import NetDevice
-    from vnethash.virtio.device_state import check_target, import_state
-
-    if state is None or not state.exists():
+    if source is None:
         return NetDevice(offer)
-    source = import_state(read_text("state", state))
     if reasons := check_target(source, offer):
         raise ConfigError("state", f"{state} cannot be taken up here: {'; '.join(reasons)}")
     return NetDevice(offer, source.state)

@@ -252,10 +252,11 @@ class FakeDriver(Closing):
         return ConfigSpace.decode(self.front_end.config(_CONFIG_SIZE), self._offered)
 
     def close(self) -> None:
-        """Stop the rings, if the back end is still there, and let go of the memory."""
+        """Stop the rings and take the memory back; no error if the back end is gone."""
         with suppress(VhostUserError, OSError):
             for queue in self.queues:
                 self.front_end.stop(queue.index)
+            self.front_end.unshare(self.memory)
         self.queues = []
         self._resources.close()
 

@@ -233,6 +233,12 @@ class FrontEnd(Closing):
         else:
             self.share_table(memory)
 
+    def unshare(self, memory: SharedMemory) -> None:
+        """Have all regions given back, if the back end takes them one by one."""
+        if ProtocolFeature.CONFIGURE_MEM_SLOTS in self.protocol_features:
+            for region in memory.regions:
+                self.remove_region(region)
+
     def share_table(self, memory: SharedMemory) -> None:
         """In one table, 8 regions at most."""
         regions = memory.regions[:MAX_TABLE]

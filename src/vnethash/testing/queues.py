@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from vnethash.errors import HeaderError
 from vnethash.testing.front_end import Virtqueue
 from vnethash.testing.memory import SharedMemory
-from vnethash.testing.ring import DESCRIPTOR, Buffer, Table, Used
+from vnethash.testing.ring import DESCRIPTOR, Buffer, Table
 from vnethash.virtio.header import HASH_SIZE, Header
 
 MAX_FRAME = 65550
@@ -19,7 +19,7 @@ MAX_PIECES = 64
 """Descriptors of one frame to send."""
 
 _FRAMES_UNDER_WAY = 64
-_CONTROL_DATA = 1 << 18
+_CONTROL_DATA = (1 << 18) + 4096
 _NO_ACK = 0xFF
 
 
@@ -54,8 +54,20 @@ class _Chain:
 def _add(queue: Virtqueue, memory: SharedMemory, chain: _Chain) -> int:
     if chain.table is None:
         return queue.ring.add(chain.buffers)
-    view = memory.view(chain.table, DESCRIPTOR.size * len(chain.buffers))
-    return queue.ring.add(chain.buffers, Table(view, chain.table))
+    with memory.view(chain.table, DESCRIPTOR.size * len(chain.buffers)) as view:
+        return queue.ring.add(chain.buffers, Table(view, chain.table))
+
+
+def _cut(address: int, length: int, pieces: Sequence[int]) -> list[Buffer]:
+    """Buffers of these lengths, as far as ``length`` goes, and one for what is left."""
+    buffers = []
+    for piece in (*pieces, length):
+        size = min(piece, length)
+        if size:
+            buffers.append(Buffer(address, size))
+        address += size
+        length -= size
+    return buffers
 
 
 class ReceiveQueue:
@@ -76,7 +88,7 @@ class ReceiveQueue:
         self._header_size = header_size
         self._mergeable = mergeable
         self._lent: dict[int, _Chain] = {}
-        self._used: deque[Used] = deque()
+        self._used: deque[tuple[_Chain, int]] = deque()
         for _ in range(queue.ring.size // (1 if indirect else len(lengths))):
             self._lend(
                 _Chain(
@@ -94,7 +106,8 @@ class ReceiveQueue:
         deadline = time.monotonic() + timeout
         frames: list[Received] = []
         while used := self.queue.used(max(0, deadline - time.monotonic())):
-            self._used += used
+            # Their heads are free for other chains from here on.
+            self._used += ((self._lent.pop(done.head), done.length) for done in used)
             frames += self._complete()
             self.queue.publish()
             if len(frames) >= count:
@@ -105,8 +118,8 @@ class ReceiveQueue:
         """Frames all of whose chains are used; their chains are lent again."""
         frames = []
         while self._used:
-            first = self._used[0]
-            start = self._lent[first.head].read(self._memory, first.length)
+            first, length = self._used[0]
+            start = first.read(self._memory, length)
             header = Header.decode(start[: self._header_size])
             if not header.num_buffers or (header.num_buffers > 1 and not self._mergeable):
                 raise HeaderError(f"num_buffers {header.num_buffers}")
@@ -118,9 +131,8 @@ class ReceiveQueue:
         return frames
 
     def _take(self) -> bytes:
-        used = self._used.popleft()
-        chain = self._lent.pop(used.head)
-        data = chain.read(self._memory, used.length)
+        chain, length = self._used.popleft()
+        data = chain.read(self._memory, length)
         self._lend(chain)
         return data
 
@@ -149,10 +161,10 @@ class SendQueue:
 
         TimeoutError if the device frees no room for it in ``timeout`` seconds.
         """
-        cut = len(pieces) + 1
+        needed = 1 if self._indirect else len(pieces) + 1
         deadline = time.monotonic() + timeout
         self._reclaim(0)
-        while not self._places or self.queue.ring.free < (1 if self._indirect else cut):
+        while not self._places or self.queue.ring.free < needed:
             self._reclaim(_left(deadline, "no room to send"))
         # A driver leaves num_buffers 0 (5.1.6.2.1).
         coded = replace(header, num_buffers=0).encode()[: self._header_size]
@@ -160,11 +172,8 @@ class SendQueue:
         address, table = place
         with self._memory.view(address, len(coded) + len(frame)) as view:
             view[:] = coded + frame
-        buffers = []
-        for length in (*pieces, len(coded) + len(frame) - sum(pieces)):
-            buffers.append(Buffer(address, length))
-            address += length
-        chain = _Chain(tuple(buffers), table if self._indirect else None)
+        buffers = tuple(_cut(address, len(coded) + len(frame), pieces))
+        chain = _Chain(buffers, table if self._indirect else None)
         self._under_way[_add(self.queue, self._memory, chain)] = place
         self.queue.publish()
 
@@ -193,20 +202,25 @@ class ControlQueue:
         """The acknowledgement; TimeoutError if there is none.
 
         ``pieces`` are lengths to cut ``data`` into, with one more for the rest.
+        ValueError for more data than any command has.
         """
+        if len(data) > _CONTROL_DATA:
+            raise ValueError(f"a command of {len(data)} bytes is above {_CONTROL_DATA}")
+        deadline = time.monotonic() + timeout
         with self._memory.view(self._data, len(data)) as view:
             view[:] = data
         with self._memory.view(self._ack, 1) as ack:
             ack[0] = _NO_ACK
-        address, buffers = self._data, []
-        for length in (*pieces, len(data) - sum(pieces)):
-            buffers.append(Buffer(address, length))
-            address += length
+        buffers = _cut(self._data, len(data), pieces)
         chain = _Chain((*buffers, Buffer(self._ack, 1, writable=True)), self._table)
-        _add(self.queue, self._memory, chain)
+        head = _add(self.queue, self._memory, chain)
         self.queue.publish()
-        if not self.queue.used(timeout):
-            raise TimeoutError("the device does not answer a control command")
+        # An earlier one, given up, may be answered first.
+        while head not in [
+            used.head
+            for used in self.queue.used(_left(deadline, "a control command is not answered"))
+        ]:
+            pass
         with self._memory.view(self._ack, 1) as ack:
             return ack[0]
 

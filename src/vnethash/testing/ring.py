@@ -68,13 +68,19 @@ class DriverRing:
 
     ``memory`` are the ring's bytes, shared with the device: bytes_needed(size)
     of them, at the guest address ``address``, a multiple of 16. They need not
-    be zero. ``descriptors``, ``available`` and ``used_ring`` are the guest
-    addresses of the parts. Nothing here checks the caller: what a driver must
-    not do, a test can do.
+    be zero. Both indices begin at ``index``. ``descriptors``, ``available`` and
+    ``used_ring`` are the guest addresses of the parts. Nothing here checks the
+    caller: what a driver must not do, a test can do.
     """
 
     def __init__(
-        self, memory: memoryview, address: int, size: int, *, event_idx: bool = False
+        self,
+        memory: memoryview,
+        address: int,
+        size: int,
+        *,
+        event_idx: bool = False,
+        index: int = 0,
     ) -> None:
         self.size = size
         self.event_idx = event_idx
@@ -90,10 +96,8 @@ class DriverRing:
         memory[: bytes_needed(size)] = bytes(bytes_needed(size))
         self._free = list(range(size - 1, -1, -1))
         self._chains: dict[int, list[int]] = {}
-        self._next = 0
-        self._published = 0
-        self._kicked = 0
-        self._seen = 0
+        self._next = self._published = self._kicked = self._seen = index
+        self._avail[1] = self._used[1] = index
         self._lock = threading.Lock()
 
     @property
@@ -111,17 +115,24 @@ class DriverRing:
 
         The device sees it after publish(). IndexError if the ring is full.
         """
-        needed = len(buffers) if indirect is None else 1
+        if indirect is None:
+            return self._add(buffers, ())
+        table = encode_table(buffers)
+        indirect.memory[: len(table)] = table
+        return self.add_table(indirect.address, len(table))
+
+    def add_table(self, address: int, length: int, before: Sequence[Buffer] = ()) -> int:
+        """Put a chain into the ring that goes on in a table of ``length`` bytes."""
+        table = DESCRIPTOR.pack(address, length, DescriptorFlag.INDIRECT, 0)
+        return self._add(before, (table,))
+
+    def _add(self, buffers: Sequence[Buffer], last: Sequence[bytes]) -> int:
+        needed = len(buffers) + len(last)
         if needed > len(self._free):
             raise IndexError(f"{needed} descriptors needed, {len(self._free)} free")
         slots = [self._free.pop() for _ in range(needed)]
-        if indirect is None:
-            _write_chain(self.table, buffers, slots)
-        else:
-            _write_chain(indirect.memory, buffers, range(len(buffers)))
-            self.write_descriptor(
-                slots[0], indirect.address, 16 * len(buffers), DescriptorFlag.INDIRECT
-            )
+        for slot, descriptor in zip(slots, [*_chain(buffers, slots), *last], strict=True):
+            self.table[16 * slot : 16 * slot + 16] = descriptor
         self._chains[slots[0]] = slots
         self.make_available(slots[0])
         return slots[0]
@@ -172,6 +183,11 @@ class DriverRing:
         """The device's index into the used ring, as it stands."""
         return self._used[1]
 
+    @property
+    def flags(self) -> int:
+        """Flags of the used ring: NO_NOTIFY, or 0."""
+        return self._used[0]
+
     def want_calls(self, want: bool) -> bool:
         """Ask for a call at the next used chain, or for none.
 
@@ -196,14 +212,20 @@ class DriverRing:
             pass
 
 
-def _write_chain(table: memoryview, buffers: Sequence[Buffer], slots: Sequence[int]) -> None:
-    for place, (buffer, slot) in enumerate(zip(buffers, slots, strict=True)):
+def encode_table(buffers: Sequence[Buffer]) -> bytes:
+    """An indirect table with a chain of all buffers."""
+    return b"".join(_chain(buffers, range(len(buffers))))
+
+
+def _chain(buffers: Sequence[Buffer], slots: Sequence[int]) -> Iterator[bytes]:
+    """Descriptors that lead from slot to slot, also to one behind the buffers' own."""
+    for place, buffer in enumerate(buffers):
         flags = DescriptorFlag.WRITE if buffer.writable else DescriptorFlag(0)
         following = 0
         if place + 1 < len(slots):
             flags |= DescriptorFlag.NEXT
             following = slots[place + 1]
-        DESCRIPTOR.pack_into(table, 16 * slot, buffer.address, buffer.length, flags, following)
+        yield DESCRIPTOR.pack(buffer.address, buffer.length, flags, following)
 
 
 def _crossed(event: int, new: int, old: int) -> bool:

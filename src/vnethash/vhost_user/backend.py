@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from vnethash.closing import Closing
-from vnethash.errors import RingError, VnethashError
+from vnethash.errors import DeviceError, RingError, VnethashError
 from vnethash.rss.config import RssConfig
 from vnethash.vhost_user.host_tap import HostTap, Wanted, offloads
 from vnethash.vhost_user.journal import Journal
 from vnethash.vhost_user.memory import DirtyLog, GuestMemory, Region
 from vnethash.vhost_user.pairs import PairCounters, PathSetup, QueuePair
-from vnethash.vhost_user.rings import ControlQueue, RingSetup
+from vnethash.vhost_user.rings import ControlQueue, FaultReason, RingSetup
 from vnethash.virtio.control import ACK_ERR, ACK_OK
 from vnethash.virtio.device import DeviceState, NetDevice
 from vnethash.virtio.features import Feature, feature_bits, format_features
@@ -208,7 +208,8 @@ class Backend(Closing):
         self.config_changed = lambda: None
         if self.device.state.features:
             self.left = self.device.state
-        self.reset()
+        with suppress(DeviceError):  # the tap is gone: the next one will be told
+            self.reset()
 
     def close(self) -> None:
         """Stop the data path. The tap belongs to whoever made it."""
@@ -377,4 +378,6 @@ class Backend(Closing):
         pair.receive = pair.transmit = None
         reason = str(fault) if fault else "unknown"
         self._journal("fault", {"queue": f"pair {index}", "reason": reason})
+        if fault and fault.reason is FaultReason.DEVICE:
+            raise DeviceError(f"{self._tap.name}: {reason}", hint="the tap was deleted")
         self._rebalance()

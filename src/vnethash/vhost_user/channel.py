@@ -49,8 +49,9 @@ class Channel(Closing):
     def receive(self) -> Iterator[Message]:
         """The messages that are there, a few at a time: the socket stays readable for the rest.
 
-        Their descriptors belong to the caller. VhostUserError if what came is
-        no message; the channel is of no use then.
+        The descriptors of each belong to the caller, who so must take one after
+        the other. VhostUserError if what came is no message; the channel is of
+        no use then.
         """
         for _ in range(BATCH):
             message = self._next()

@@ -71,13 +71,18 @@ class Traffic:
     @classmethod
     def of(cls, traffic: Any) -> Self:
         """From a struct vh_pair_traffic."""
+        filtered, no_room, malformed, refused, device = traffic.dropped
         return cls(
-            traffic.packets,
-            traffic.bytes,
-            *traffic.dropped,
-            traffic.kicks,
-            traffic.calls,
-            traffic.system_calls,
+            packets=traffic.packets,
+            bytes=traffic.bytes,
+            filtered=filtered,
+            no_room=no_room,
+            malformed=malformed,
+            refused=refused,
+            device=device,
+            kicks=traffic.kicks,
+            calls=traffic.calls,
+            system_calls=traffic.system_calls,
         )
 
 

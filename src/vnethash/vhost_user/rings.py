@@ -128,8 +128,8 @@ class RingFault:
 class ControlQueue(Closing):
     """The control virtqueue, served by whoever calls.
 
-    Wait for the kick, then receive() until there is None; answer each command
-    before the next. Raises RingError for a ring that breaks a rule; it is of
+    Call receive() until there is None, then wait for the kick, and again;
+    answer each command before the next. Raises RingError for a ring that breaks a rule; it is of
     no use then.
     """
 

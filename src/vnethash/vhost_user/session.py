@@ -69,8 +69,8 @@ PROTOCOL_FEATURES = frozenset(
 )
 """What is offered; why the others are not is in docs/vhost-user.md."""
 
-MAX_MEMORY_SLOTS = 32
-"""Regions of guest memory, with ADD_MEM_REG."""
+MAX_MEMORY_SLOTS = 128
+"""Regions of guest memory, with ADD_MEM_REG: each is a descriptor held open."""
 
 MAX_RING_SIZE = 1 << 15
 """Entries of a split virtqueue (virtio 1.3, 2.7)."""
@@ -307,8 +307,7 @@ class Session(Closing):
             case Request.GET_MAX_MEM_SLOTS, None:
                 return reply(message, MAX_MEMORY_SLOTS)
             case Request.ADD_MEM_REG, MemoryRegion() as region:
-                self._add_region(region, given.fds[0])
-                given.keep()
+                self._add_region(region, given)
             case Request.REM_MEM_REG, MemoryRegion() as region:
                 self._remove_region(region)
             case Request.SET_LOG_BASE, LogRegion() as region:
@@ -440,16 +439,22 @@ class Session(Closing):
             self._log[1].close()
         self._memory, self._log = memory, log
 
-    def _add_region(self, region: MemoryRegion, fd: OwnedFd) -> None:
+    # QEMU (seen with 7.2) says both once for each queue pair: what is there already, or
+    # is gone already, is as it should be.
+
+    def _add_region(self, region: MemoryRegion, given: _Given) -> None:
+        (file,) = given.fds
+        if any(known == region and _same_file(fd, file) for known, fd in self._memory):
+            return
         if len(self._memory) == MAX_MEMORY_SLOTS:
             raise _Refused(f"more than {MAX_MEMORY_SLOTS} regions")
-        self._map([*self._memory, (region, fd)], self._log)
+        self._map([*self._memory, (region, file)], self._log)
+        given.keep()
 
     def _remove_region(self, region: MemoryRegion) -> None:
         left = [(known, fd) for known, fd in self._memory if not _same_place(known, region)]
-        if len(left) == len(self._memory):
-            raise _Refused(f"no region at {region.guest_address:#x}")
-        self._map(left, self._log)
+        if len(left) < len(self._memory):
+            self._map(left, self._log)
 
     # Rings
 
@@ -566,6 +571,10 @@ def _close(fds: Iterable[OwnedFd | None]) -> None:
     for fd in fds:
         if fd is not None:
             fd.close()
+
+
+def _same_file(a: OwnedFd, b: OwnedFd) -> bool:
+    return os.path.sameopenfile(a.fd, b.fd)
 
 
 def _same_place(a: MemoryRegion, b: MemoryRegion) -> bool:

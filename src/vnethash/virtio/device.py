@@ -270,11 +270,11 @@ class NetDevice:
         self.state = DeviceState.initial(offer) if state is None else state
 
     def negotiated(self, bits: int, *, control_elsewhere: bool = False) -> DeviceState:
-        """The state that accepting these feature bits leads to; all else is as after reset.
+        """The state that accepting these feature bits leads to; all else is as after ``reset``.
 
         ``control_elsewhere``: a missing CTRL_VQ is no fault, because the front end
         keeps the control queue and that feature to itself. QEMU does
-        (net/vhost-user.c, ``user_feature_bits``). FeatureError for bits that
+        (hw/net/vhost_net.c, ``user_feature_bits``). FeatureError for bits that
         were not offered, for features without those they need (5.1.3.1), and
         without VERSION_1.
         """
@@ -291,7 +291,7 @@ class NetDevice:
         missing = unmet(features | {Feature.CTRL_VQ} if control_elsewhere else features)
         if missing:
             raise FeatureError(f"accepted without what they need: {format_unmet(missing)}")
-        return DeviceState.initial(self.offer, features)
+        return replace(DeviceState.initial(self.offer, features), link_up=self.state.link_up)
 
     @property
     def control_queue(self) -> int | None:

@@ -1,0 +1,396 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+"""QEMU as the front end: what it takes of the device, traffic, reconnecting, migration."""
+
+import gc
+import hashlib
+import os
+import random
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.guest import qemu
+from tests.guest.qemu import Guest
+from tests.guest.vhost import GUEST, HOST, MAC, TAP, Backend
+from tests.kernel.leaks import snapshot
+from vnethash.kernel import link, netns
+from vnethash.kernel.links import Links
+from vnethash.virtio.features import Feature, format_features
+
+pytestmark = [pytest.mark.guest, pytest.mark.kernel]
+
+_PAIRS = 2
+_BULK = 6_000_000
+_PORT = 5001
+
+# What QEMU answers for itself: it has these to offer to any guest.
+_OF_QEMU = {Feature.MAC, Feature.STATUS, Feature.CTRL_VQ, Feature.CTRL_RX, Feature.CTRL_VLAN} | {
+    *(Feature.CTRL_RX_EXTRA, Feature.CTRL_MAC_ADDR, Feature.CTRL_GUEST_OFFLOADS)
+}
+
+# What makes the data path fast; without these the guest would do with frames of 1500 bytes.
+_WANTED = {
+    *(Feature.MQ, Feature.MRG_RXBUF, Feature.VERSION_1, Feature.EVENT_IDX, Feature.INDIRECT_DESC),
+    *(Feature.CSUM, Feature.HOST_TSO4, Feature.HOST_TSO6),
+    *(Feature.GUEST_CSUM, Feature.GUEST_TSO4, Feature.GUEST_TSO6),
+}
+
+
+@pytest.fixture(name="folder", scope="module")
+def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("qemu")
+
+
+@pytest.fixture(name="network", scope="module", autouse=True)
+def _network() -> Iterator[None]:
+    """A network namespace for the tests here; fail if anything is left in the end."""
+    if reason := qemu.missing():
+        if os.environ.get("VNETHASH_REQUIRE_KERNEL"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    gc.collect()
+    before = snapshot()
+    with netns.fresh():
+        link.set_up("lo")
+        yield
+    gc.collect()
+    left = snapshot() - before
+    assert not left, f"left behind: {', '.join(sorted(left))}"
+
+
+@contextmanager
+def serving(path: Path, *options: str, name: str = TAP) -> Iterator[Backend]:
+    """A backend, its tap up and quiet; must not complain, and stop when told to."""
+    with Backend(path, *options, "--tap", name, pairs=_PAIRS) as backend:
+        link.quiet(name)
+        yield backend
+        assert backend.running, backend.said()
+        assert backend.stop() == 0, backend.said()
+        assert backend.said() == ""
+
+
+def give_address(name: str = TAP) -> None:
+    """The host's end, at a tap or a bridge."""
+    link.set_mac(name, "02:00:00:00:00:01")  # the same when it is made anew
+    with Links() as links:
+        links.add_address(name, f"{HOST}/24")
+        links.add_neighbour(name, GUEST, MAC)
+
+
+def bring_up(guest: Guest) -> None:
+    """The guest's end."""
+    guest.ask(f"ip addr add {GUEST}/24 dev eth0 && ip link set eth0 up")
+
+
+@contextmanager
+def connected(folder: Path, *options: str, device: str = "") -> Iterator[tuple[Backend, Guest]]:
+    """A guest behind a backend, with addresses."""
+    path = folder / "vhost"
+    with serving(path, *options) as backend:
+        give_address()
+        arguments = qemu.network(path, queue_pairs=_PAIRS, device=device)
+        with qemu.boot(arguments, cpus=_PAIRS) as guest:
+            bring_up(guest)
+            yield backend, guest
+        backend.wait_for("disconnected")
+
+
+@contextmanager
+def answering(
+    handle: Callable[[socket.socket], str], connections: int
+) -> Iterator[Callable[[], list[str]]]:
+    """Accept connections on the host; what is yielded waits for what ``handle`` made of them."""
+    with (
+        socket.create_server((HOST, _PORT)) as server,
+        ThreadPoolExecutor(connections) as executor,
+    ):
+        server.settimeout(30)
+
+        def accept() -> str:
+            peer, _ = server.accept()
+            with peer:
+                peer.settimeout(30)
+                return handle(peer)
+
+        futures: list[Future[str]] = [executor.submit(accept) for _ in range(connections)]
+        yield lambda: [future.result(30) for future in futures]
+
+
+def digest_of_all(peer: socket.socket) -> str:
+    digest = hashlib.sha256()
+    while part := peer.recv(1 << 16):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def sender(seed: int, size: int = _BULK) -> Callable[[socket.socket], str]:
+    """Sends so many random bytes; returns their digest."""
+    payload = random.Random(seed).randbytes(size)
+
+    def send(peer: socket.socket) -> str:
+        peer.sendall(payload)
+        peer.shutdown(socket.SHUT_WR)
+        return hashlib.sha256(payload).hexdigest()
+
+    return send
+
+
+def in_parallel(command: str, connections: int) -> str:
+    return f"for i in $(seq {connections}); do {{ {command}; }} & done; wait"
+
+
+def to_guest(guest: Guest, connections: int = 3) -> None:
+    """Bulk from the host; the guest has to see the same bytes."""
+    with answering(sender(1), connections) as sent:
+        command = f"nc {HOST} {_PORT} </dev/null | sha256sum"
+        said = guest.ask(in_parallel(command, connections), timeout=40)
+        assert [line.split()[0] for line in said.splitlines()] == sent()
+
+
+def to_host(guest: Guest, connections: int = 3) -> None:
+    """Bulk from the guest; the host has to see the same bytes."""
+    guest.ask(f"head -c {_BULK} /dev/urandom >/tmp/payload")
+    wanted = guest.ask("sha256sum </tmp/payload").split()[0]
+    with answering(digest_of_all, connections) as received:
+        guest.ask(in_parallel(f"nc {HOST} {_PORT} </tmp/payload", connections), timeout=40)
+        assert received() == [wanted] * connections
+
+
+def statistic(guest: Guest, name: str) -> int:
+    return int(guest.ask(f"cat /sys/class/net/eth0/statistics/{name}"))
+
+
+def mean_size(guest: Guest, direction: str, move: Callable[[Guest], None]) -> float:
+    """Bytes per packet while ``move`` runs; direction "rx" or "tx", of the guest."""
+    names = f"{direction}_bytes", f"{direction}_packets"
+    before = [statistic(guest, name) for name in names]
+    move(guest)
+    size, packets = (statistic(guest, name) - old for name, old in zip(names, before, strict=True))
+    return size / packets
+
+
+def packets_by_queue(guest: Guest, direction: str) -> list[int]:
+    said = guest.ask("ethtool -S eth0").split()
+    return [
+        int(said[said.index(f"{direction}_queue_{queue}_packets:") + 1]) for queue in range(_PAIRS)
+    ]
+
+
+def ping(guest: Guest) -> None:
+    guest.ask(f"ping -c 3 -i 0.2 -W 2 {HOST}")
+
+
+# One guest for the next few
+
+
+@pytest.fixture(name="pair", scope="module")
+def _pair(network: None, folder: Path) -> Iterator[tuple[Backend, Guest]]:
+    with connected(folder) as pair:
+        yield pair
+
+
+def test_features(pair: tuple[Backend, Guest]) -> None:
+    """The driver has what we offer, but for RSS and hashing; control is QEMU's."""
+    backend, guest = pair
+    ours = set(backend.wait_for("features")["features"])
+    assert ours >= set(format_features(_WANTED))
+    assert not ours & {"ctrl-vq", "rss", "hash-report"}
+    theirs = set(format_features(guest.features() & set(Feature)))
+    assert theirs >= (ours - {"guest-announce"}) | set(format_features(_OF_QEMU))
+
+
+def test_ping(pair: tuple[Backend, Guest]) -> None:
+    ping(pair[1])
+
+
+def test_bulk_to_the_guest_keeps_large_segments(pair: tuple[Backend, Guest]) -> None:
+    assert mean_size(pair[1], "rx", to_guest) > 4000
+
+
+def test_bulk_to_the_host_keeps_large_segments(pair: tuple[Backend, Guest]) -> None:
+    assert mean_size(pair[1], "tx", to_host) > 4000
+
+
+def test_all_queues_are_used(pair: tuple[Backend, Guest]) -> None:
+    """The guest sends on both; the kernel's automatic steering returns a flow where it came from."""
+    _, guest = pair
+    before = packets_by_queue(guest, "rx"), packets_by_queue(guest, "tx")
+    to_host(guest, connections=8)
+    after = packets_by_queue(guest, "rx"), packets_by_queue(guest, "tx")
+    for old, new in zip(before, after, strict=True):
+        assert all(now > then for then, now in zip(old, new, strict=True)), (before, after)
+
+
+def test_fewer_queues(pair: tuple[Backend, Guest]) -> None:
+    """QEMU keeps VQ_PAIRS_SET to itself, and says it by disabling rings."""
+    backend, guest = pair
+    before = packets_by_queue(guest, "rx")
+    guest.ask("ethtool -L eth0 combined 1")
+    assert in_use(backend) == 1
+    to_guest(guest, connections=8)
+    guest.ask("ethtool -L eth0 combined 2")
+    assert in_use(backend) == 2
+    after = packets_by_queue(guest, "rx")
+    assert (after[0] > before[0], after[1]) == (True, before[1])
+    to_guest(guest, connections=8)
+    assert packets_by_queue(guest, "rx")[1] > before[1]
+
+
+def in_use(backend: Backend) -> int:
+    return int([entry for entry in backend.look() if entry["event"] == "queues"][-1]["in_use"])
+
+
+def test_no_command_comes_to_us(pair: tuple[Backend, Guest]) -> None:
+    backend, guest = pair
+    guest.ask("ip link set eth0 promisc on; ip link set eth0 promisc off")
+    assert backend.controls() == []
+    assert [entry for entry in backend.events if entry["event"] in ("refused", "fault")] == []
+
+
+# Guests of their own
+
+
+@pytest.fixture(name="alone")
+def _alone(network: None) -> Iterator[None]:
+    """A network namespace for one test."""
+    with netns.fresh():
+        link.set_up("lo")
+        yield
+
+
+def test_rss_and_hash_that_qemu_was_asked_for(alone: None, folder: Path) -> None:
+    """QEMU takes no RSS from a backend of vhost-user; its hash reporting is the header alone."""
+    with connected(folder, device=",rss=on,hash=on") as (backend, guest):
+        features = guest.features()
+        assert Feature.RSS not in features
+        # Older ones hand HASH_REPORT on, and keep what the guest then asks for to themselves.
+        ours = backend.wait_for("features")["features"]
+        assert ("hash-report" in ours) == (Feature.HASH_REPORT in features)
+        assert "rss" not in ours
+        ping(guest)
+        to_guest(guest)
+        to_host(guest)
+        assert backend.controls() == []
+
+
+def test_guest_that_starts_again(alone: None, folder: Path) -> None:
+    """A driver that is unbound and bound resets the device in one connection."""
+    with connected(folder) as (backend, guest):
+        ping(guest)
+        driver = "/sys/bus/virtio/drivers/virtio_net"
+        guest.ask(f"echo virtio0 >{driver}/unbind")
+        assert in_use(backend) == 0
+        guest.ask(f"echo virtio0 >{driver}/bind")
+        bring_up(guest)
+        ping(guest)
+        to_guest(guest)
+        assert in_use(backend) == _PAIRS
+        assert len([entry for entry in backend.look() if entry["event"] == "connected"]) == 1
+
+
+def test_backend_that_starts_again(alone: None, folder: Path) -> None:
+    """With "reconnect" QEMU finds the next one, and traffic goes on."""
+    path = folder / "again"
+    with ExitStack() as guests:
+        with serving(path):
+            give_address()
+            arguments = qemu.network(path, queue_pairs=_PAIRS, chardev=",reconnect=1")
+            guest = guests.enter_context(qemu.boot(arguments, cpus=_PAIRS))
+            bring_up(guest)
+            to_guest(guest)
+            to_host(guest)
+        carrier = "cat /sys/class/net/eth0/carrier"
+        assert guest.ask(carrier) == "0\n"
+        with serving(path) as backend:
+            give_address()
+            backend.wait_for("queues", patience=20)
+            guest.ask(f"while [ $({carrier}) = 0 ]; do sleep 0.1; done")
+            ping(guest)
+            to_guest(guest)
+            to_host(guest)
+            guests.close()
+            backend.wait_for("disconnected")
+
+
+def test_guest_moves_to_another_qemu(alone: None, folder: Path) -> None:
+    """Migration while data flows: what the backend writes is in the log of dirty pages."""
+    paths = folder / "source", folder / "target"
+    taps = "tap1", "tap2"
+    with ExitStack() as stack:
+        with Links() as links:
+            links.add_bridge("br0")
+            backends = []
+            for path, name in zip(paths, taps, strict=True):
+                backends.append(stack.enter_context(serving(path, name=name)))
+                links.enslave(name, "br0")
+        link.quiet("br0")
+        link.set_up("br0")
+        give_address("br0")
+        arguments = [qemu.network(path, queue_pairs=_PAIRS) for path in paths]
+        guests = stack.enter_context(ExitStack())
+        source = guests.enter_context(qemu.boot(arguments[0], cpus=_PAIRS))
+        bring_up(source)
+        ping(source)
+        target = guests.enter_context(
+            qemu.boot([*arguments[1], "-incoming", "defer"], cpus=_PAIRS, started=False)
+        )
+        moving = f"unix:{folder / 'moving'}"
+        target.qmp("migrate-incoming", uri=moving)
+        with answering(slow_sender(8), 1) as sent:
+            source.begin(f"nc {HOST} {_PORT} </dev/null | sha256sum")
+            time.sleep(1)
+            source.qmp("migrate", uri=moving)
+            assert migrated(source) == "completed"
+            wanted = sent()
+        assert target.end(timeout=30).split()[0] == wanted[0]
+        to_guest(target)
+        to_host(target)
+        guests.close()
+        for backend in backends:
+            backend.wait_for("disconnected")
+
+
+def migrated(guest: Guest) -> str:
+    """What became of the migration."""
+    deadline = time.monotonic() + 40
+    while (status := str(guest.qmp("query-migrate").get("status"))) in ("setup", "active"):
+        assert time.monotonic() < deadline, status
+        time.sleep(0.1)
+    return status
+
+
+def slow_sender(seconds: float) -> Callable[[socket.socket], str]:
+    """Sends random bytes for so long; returns their digest."""
+
+    def send(peer: socket.socket) -> str:
+        source, digest = random.Random(2), hashlib.sha256()
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            part = source.randbytes(20_000)
+            digest.update(part)
+            peer.sendall(part)
+            time.sleep(0.02)
+        peer.shutdown(socket.SHUT_WR)
+        return digest.hexdigest()
+
+    return send
+
+
+def test_kernel_tells_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qemu, "PROGRAM", "no-such-qemu")
+    reason = qemu.missing()
+    assert reason is not None
+    assert "apt install qemu-system-x86" in reason
+
+
+def test_qemu_that_does_not_start() -> None:
+    with (
+        pytest.raises(qemu.QemuError, match="not a valid device"),
+        qemu.boot(["-device", "nothing"]),
+    ):
+        pass
