@@ -3,7 +3,7 @@
 
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from vnethash.closing import Closing
 from vnethash.vhost_user.memory import Region
@@ -24,24 +24,21 @@ class SharedMemory(Closing):
     def __init__(self, sizes: Sequence[int] = (1 << 20,)) -> None:
         self.fd = os.memfd_create("guest", os.MFD_CLOEXEC)
         self.regions: list[Region] = []
-        self._views: list[tuple[int, memoryview, mmap.mmap]] = []
         guest, offset = GUEST, 0
         for index, size in enumerate(sizes):
-            os.ftruncate(self.fd, offset + size)
             user = USER + guest - GUEST + (index << 32)
             self.regions.append(Region(guest, size, user, offset, self.fd))
-            mapped = mmap.mmap(self.fd, size, offset=offset)
-            self._views.append((guest, memoryview(mapped), mapped))
             guest += size
-            offset += (size + 0xFFFF) & ~0xFFFF
+            offset += (size + 0x1FFFF) & ~0xFFFF
+        os.ftruncate(self.fd, offset)
+        self._mapped = mmap.mmap(self.fd, offset)
+        self._view = memoryview(self._mapped)
         self.end = guest
         self._next = GUEST
 
     def close(self) -> None:
-        for _, view, mapped in self._views:
-            view.release()
-            mapped.close()
-        self._views = []
+        self._view.release()
+        self._mapped.close()
         if self.fd >= 0:
             os.close(self.fd)
         self.fd = -1
@@ -56,9 +53,11 @@ class SharedMemory(Closing):
 
     def view(self, address: int, size: int) -> memoryview:
         """Bytes that lie in one region."""
-        for start, view, _ in self._views:
-            if start <= address and address + size <= start + len(view):
-                return view[address - start : address - start + size]
+        for region in self.regions:
+            offset = address - region.guest_address
+            if 0 <= offset and offset + size <= region.size:
+                start = region.mmap_offset + offset
+                return self._view[start : start + size]
         raise ValueError(f"{address:#x} is not in one region")
 
     def user(self, address: int) -> int:
@@ -69,20 +68,19 @@ class SharedMemory(Closing):
         raise ValueError(f"{address:#x} is not in guest memory")
 
     def read(self, address: int, size: int) -> bytes:
-        return b"".join(bytes(piece) for piece in self._pieces(address, size))
+        return b"".join(self._view[start:end] for start, end in self._pieces(address, size))
 
     def write(self, address: int, data: bytes) -> None:
         done = 0
-        for piece in self._pieces(address, len(data)):
-            piece[:] = data[done : done + len(piece)]
-            done += len(piece)
+        for start, end in self._pieces(address, len(data)):
+            self._view[start:end] = data[done : done + end - start]
+            done += end - start
 
-    def _pieces(self, address: int, size: int) -> list[memoryview]:
-        pieces = []
-        for start, view, _ in self._views:
-            first, last = max(address, start), min(address + size, start + len(view))
+    def _pieces(self, address: int, size: int) -> Iterator[tuple[int, int]]:
+        """Where in the file the bytes lie, from and to."""
+        for region in self.regions:
+            first = max(address, region.guest_address)
+            last = min(address + size, region.guest_address + region.size)
             if first < last:
-                pieces.append(view[first - start : last - start])
-        if sum(map(len, pieces)) != size:
-            raise ValueError(f"{address:#x} and {size} bytes are not in guest memory")
-        return pieces
+                start = region.mmap_offset - region.guest_address
+                yield start + first, start + last

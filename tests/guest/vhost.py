@@ -265,6 +265,26 @@ class Wire:
         """What the guest's driver says its device does, with these hash types."""
         return RssConfig.from_ethtool(self.ethtool("-x"), hash_types=HashType(types))
 
+    def to_guest(self, seeds: list[int], size: int, address: str = GUEST) -> None:
+        """Send bulk over TCP, a connection for each seed, and see that all arrives as it was."""
+        receiving = self.guest.begin(
+            "tcp_receive", address=address, port=5001, connections=len(seeds)
+        )
+        wanted = [agent.digest(seed, size) for seed in seeds]
+        assert agent.tcp_send(address, 5001, seeds, size) == wanted
+        assert sorted(receiving.result()) == sorted(wanted)
+
+    def to_host(self, seeds: list[int], size: int, address: str = HOST) -> None:
+        """As ``to_guest``, in the other direction."""
+        sending = self.guest.begin("tcp_send", address=address, port=5002, seeds=seeds, size=size)
+        wanted = sorted(agent.digest(seed, size) for seed in seeds)
+        assert sorted(agent.tcp_receive(address, 5002, len(seeds))) == wanted
+        assert sorted(sending.result()) == wanted
+
+    def statistic(self, name: str) -> int:
+        """One of eth0's, as the guest counts."""
+        return int(self.guest.call("read", path=f"/sys/class/net/eth0/statistics/{name}"))
+
     @contextmanager
     def capture(self, frames: int, queues: int = 4, link_name: str = TAP) -> Iterator["Capture"]:
         """Have the guest note marked frames, with numbers below ``frames``; a way to send some."""

@@ -14,7 +14,7 @@ from vnethash.closing import Closing
 from vnethash.engines.readers import History
 from vnethash.kernel import link
 from vnethash.kernel.tun import Offload, TunDevice
-from vnethash.testing.ring import Buffer, DriverRing, Table, bytes_needed
+from vnethash.testing.ring import Buffer, DriverRing, bytes_needed, encode_table
 from vnethash.vhost_user.memory import DirtyLog, GuestMemory
 from vnethash.vhost_user.pairs import PathSetup, QueuePair
 from vnethash.vhost_user.rings import RingSetup
@@ -84,14 +84,15 @@ class DriverQueue(Closing):
         )
         return replace(setup, **changes)  # type: ignore[arg-type]
 
-    def add(self, buffers: Sequence[Buffer], table: int | None = None) -> None:
+    def add(self, buffers: Sequence[Buffer]) -> None:
         """Lend a chain, in an indirect table if the queue has them so."""
         if not self.indirect:
             head = self.ring.add(buffers)
         else:
-            address = self.memory.allocate(16 * len(buffers), 16) if table is None else table
-            with self.memory.view(address, 16 * len(buffers)) as view:
-                head = self.ring.add(buffers, Table(view, address))
+            table = encode_table(buffers)
+            address = self.memory.allocate(len(table), 16)
+            self.memory.write(address, table)
+            head = self.ring.add_table(address, len(table))
         self._lent[head] = tuple(buffers)
 
     def publish(self) -> None:

@@ -784,9 +784,9 @@ def test_the_log_of_dirty_pages(c: Connection) -> None:
     c.tell(R.SET_FEATURES, FEATURES | PROTOCOL | LOG_ALL)
     assert [told for told in c.device.log if told[0] == "set_features"] == []  # type: ignore[index]
     assert dirty_log(c) == (0x2000, 0x10000)
-    assert c.device.running[0].log_address == 0x5000
+    assert [setup.log_address for setup in c.device.running.values()] == [0x5000, 0x5000]
     c.tell(R.SET_VRING_ADDR, address(0))
-    assert c.device.running[0].log_address is None
+    assert [setup.log_address for setup in c.device.running.values()] == [0x5000, None]
     with none_leaked():
         assert c.ask(R.SET_LOG_BASE, LogRegion(0x20000, 0), 1) == 0
     assert dirty_log(c) == (0, 0x20000)

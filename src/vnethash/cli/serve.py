@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from vnethash.vhost_user.journal import Journal
     from vnethash.virtio.device import NetDevice
 
-_REDRAW = 0.5
-"""Seconds between two looks at the counters."""
-
 
 class ServeEngine(StrEnum):
     """What ``--engine`` takes."""
@@ -105,8 +102,8 @@ def serve_command(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Take up the state in this file if it exists, and leave there what the guest "
-            "made of the device.",
+            help="Take up the state in this file if it exists, and keep there what the guest "
+            "makes of the device.",
         ),
     ] = None,
     log: VerifierLogOption = None,
@@ -119,7 +116,7 @@ def serve_command(
     after the other may connect; ends with SIGTERM or Ctrl-C. On a terminal it
     shows what goes on; with --json one object for each event.
     """
-    from vnethash.cli.serve_status import reporter
+    from vnethash.cli.serve_status import REDRAW, reporter
     from vnethash.reporting import Reporting
     from vnethash.vhost_user.backend import Backend
     from vnethash.vhost_user.host_tap import HostTap
@@ -140,9 +137,9 @@ def serve_command(
         with reporter(host, as_json=json) as status:
 
             def journal(event: str, values: Mapping[str, Any]) -> None:
-                if event == "disconnected" and state:
-                    _save(server.backend, state)
                 status.note(event, values)
+                if state and event in ("features", "control", "disconnected"):
+                    _save(server.backend, state)
 
             def backend(selector: "BaseSelector", journal: "Journal") -> Backend:
                 return Backend(device, host, selector, journal)
@@ -150,7 +147,7 @@ def serve_command(
             with Server(socket, backend, journal) as server, _until_told(server.stop):
                 status.begin(server.backend)
                 status.note("listening", _description(host, device, socket))
-                server.run(status.look, _REDRAW if status.live else None)
+                server.run(status.look, REDRAW if status.live else None)
             status.note("stopped", {})
 
 
@@ -206,17 +203,18 @@ def _device(
 
 
 def _save(backend: "Backend", file: Path) -> None:
-    """Leave the state of the last driver in a file, whole or not at all."""
+    """Leave the state of the present driver, or of the last, in a file, whole or not at all."""
     from vnethash.cli.output import json_line
     from vnethash.virtio.device import NetDevice
     from vnethash.virtio.device_state import export_state
 
-    if not backend.left.features:
+    device = backend.device
+    present = device.state if device.state.features else backend.left
+    if not present.features:
         return
-    left = NetDevice(backend.device.offer, backend.left)
     beside = file.with_name(f".{file.name}.new")
     try:
-        beside.write_text(json_line(export_state(left)) + "\n")
+        beside.write_text(json_line(export_state(NetDevice(device.offer, present))) + "\n")
         beside.replace(file)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()

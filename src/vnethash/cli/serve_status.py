@@ -12,10 +12,14 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
     from rich.table import Table
+    from rich.text import Text
 
     from vnethash.vhost_user.backend import Backend
     from vnethash.vhost_user.host_tap import HostTap
-    from vnethash.virtio.device import NetDevice
+    from vnethash.vhost_user.pairs import PairCounters
+
+REDRAW = 0.5
+"""Seconds between two looks at the counters."""
 
 _RECENT = 8
 """Events a terminal shows."""
@@ -84,19 +88,34 @@ class _Terminal:
         self._live = live
         self._backend: Backend | None = None
         self._recent: list[str] = []
-        self._before: list[tuple[int, int]] = []
+        self._counted: list[PairCounters] = []
+        self._rates: list[tuple[float, float]] = []
         self._looked = time.monotonic()
 
     def note(self, event: str, values: Mapping[str, Any]) -> None:
         now = time.strftime("%H:%M:%S")
         self._recent = [*self._recent, f"{now}  {sentence(event, values)}"][-_RECENT:]
-        self.look()
+        self._live.update(self._render(), refresh=True)
 
     def begin(self, backend: "Backend") -> None:
         self._backend = backend
-        self.look()
+        self._counted = backend.counters()
+        self._rates = [(0.0, 0.0) for _ in self._counted]
 
     def look(self) -> None:
+        now = time.monotonic()
+        seconds = now - self._looked
+        if self._backend is None or seconds < REDRAW / 2:
+            return  # a rate of so little time says nothing
+        before, self._counted = self._counted, self._backend.counters()
+        self._rates = [
+            (
+                (pair.receive.packets - then.receive.packets) / seconds,
+                (pair.transmit.packets - then.transmit.packets) / seconds,
+            )
+            for pair, then in zip(self._counted, before, strict=True)
+        ]
+        self._looked = now
         self._live.update(self._render(), refresh=True)
 
     def _render(self) -> "RenderableType":
@@ -106,23 +125,22 @@ class _Terminal:
         recent = Text("\n".join(self._recent), style="dim", no_wrap=True, overflow="ellipsis")
         if self._backend is None:
             return recent
-        return Group(self._heading(self._backend.device), self._queues(self._backend), recent)
+        return Group(self._heading(self._backend), self._queues(self._backend), Text(), recent)
 
-    def _heading(self, device: "NetDevice") -> "RenderableType":
+    def _heading(self, backend: "Backend") -> "Text":
         from rich.text import Text
 
-        state = device.state
+        state = backend.device.state
         if not state.features:
             what = "no guest"
         elif state.steering is None:
             what = "automatic steering"
         else:
             what = f"RSS, {len(state.steering.indirection_table)} entries"
-        hashes = "hash reported" if state.reports else "no hash"
-        return Text.assemble(
-            (self._host.name, "bold"), f", {self._host.engine} ({self._host.attach_point}): ",
-            what, "" if not state.features else f", {hashes}",
-        )  # fmt: skip
+        if state.features:
+            what += ", hash reported" if state.reports else ", no hash"
+        where = f", {self._host.engine} ({self._host.attach_point}): "
+        return Text.assemble((self._host.name, "bold"), where, what)
 
     def _queues(self, backend: "Backend") -> "Table":
         from rich.table import Table
@@ -130,25 +148,18 @@ class _Terminal:
         table = Table("pair", box=None, pad_edge=False)
         for column in ("to guest", "packets/s", "from guest", "packets/s", "dropped", "hashed"):
             table.add_column(column, justify="right")
-        counters = backend.counters()
-        now = time.monotonic()
-        seconds = now - self._looked
-        totals = [(pair.receive.packets, pair.transmit.packets) for pair in counters]
-        before = self._before or totals
-        for index, (pair, then) in enumerate(zip(counters, before, strict=True)):
-            received, sent = totals[index]
-            rates = [(received - then[0]) / seconds, (sent - then[1]) / seconds]
+        rows = zip(self._counted, self._rates, strict=True)
+        for index, (pair, (received, sent)) in enumerate(rows):
             table.add_row(
                 str(index),
-                f"{received:,}",
-                f"{rates[0]:,.0f}",
-                f"{sent:,}",
-                f"{rates[1]:,.0f}",
+                f"{pair.receive.packets:,}",
+                f"{received:,.0f}",
+                f"{pair.transmit.packets:,}",
+                f"{sent:,.0f}",
                 f"{pair.receive.dropped + pair.transmit.dropped:,}",
                 f"{pair.recorded + pair.rehashed:,}",
                 style=None if index < backend.queues_in_use else "dim",
             )
-        self._before, self._looked = totals, now
         return table
 
 
@@ -166,11 +177,13 @@ def sentence(event: str, values: Mapping[str, Any]) -> str:
             went_on = ", goes on with the state it had" if imported else ""
             return f"driver negotiated {', '.join(names)}{went_on}"
         case "queues", {"in_use": count}:
-            return f"packets go to {count} queues" if count else "packets go nowhere"
+            if not count:
+                return "packets go nowhere"
+            return f"packets go to {count} {'queue' if count == 1 else 'queues'}"
         case "control", {"answer": "ok", **command}:
             return _command(command)
         case "control", {"answer": _, "reason": reason, **command}:
-            return f"{_command(command)} refused: {reason}"
+            return f"refused: {reason}" if "command" in command else f"no command: {reason}"
         case "fault", {"queue": queue, "reason": reason}:
             return f"{queue} is broken: {reason}"
         case "refused", {"reason": reason}:
@@ -180,8 +193,6 @@ def sentence(event: str, values: Mapping[str, Any]) -> str:
 
 
 def _command(command: Mapping[str, Any]) -> str:
-    if "command" not in command:
-        return "a command that is none"
     rest = ", ".join(
         f"{name} {_short(value)}" for name, value in command.items() if name != "command"
     )

@@ -159,8 +159,11 @@ class SendQueue:
     def send(self, frame: bytes, header: Header, pieces: Sequence[int], timeout: float) -> None:
         """One frame behind its header, cut into descriptors of these lengths and one of the rest.
 
-        TimeoutError if the device frees no room for it in ``timeout`` seconds.
+        TimeoutError if the device frees no room for it in ``timeout`` seconds,
+        ValueError for a frame or a number of pieces above MAX_FRAME, MAX_PIECES.
         """
+        if len(frame) > MAX_FRAME or len(pieces) >= MAX_PIECES:
+            raise ValueError(f"{len(frame)} bytes in {len(pieces) + 1} pieces are too many")
         needed = 1 if self._indirect else len(pieces) + 1
         deadline = time.monotonic() + timeout
         self._reclaim(0)
