@@ -52,7 +52,7 @@ CORE_SOURCES = [
 # What Python sees of the core, in the order in which they build on each other.
 CORE_HEADERS = ["native/vnethash.h", "native/core.h", "native/vhost.h"]
 
-BENCH_SOURCES = ["bench/scalar.c", "bench/traffic.c"]
+BENCH_SOURCES = ["bench/scalar.c", "bench/traffic.c", "bench/vhost.c"]
 
 # How kernels of the lab take the hash, by engine: VNET_WAY of native/bpf.h.
 LAB_WAYS = {"tun-kfunc": 1, "tun-progtype": 2, "tun-cb": 3}

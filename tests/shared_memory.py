@@ -55,7 +55,7 @@ class SharedMemory(Closing):
         """Bytes that lie in one region."""
         for region in self.regions:
             offset = address - region.guest_address
-            if 0 <= offset and offset + size <= region.size:
+            if offset >= 0 and offset + size <= region.size:
                 start = region.mmap_offset + offset
                 return self._view[start : start + size]
         raise ValueError(f"{address:#x} is not in one region")

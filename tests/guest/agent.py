@@ -227,8 +227,9 @@ def _together(tasks: list[Callable[[], None]]) -> None:
 class Ring:
     """A receive ring of packet(7), TPACKET_V3, for the marked frames of one receive queue."""
 
-    _BLOCK = 1 << 16
-    _BLOCKS = 16
+    # Many small ones: with traffic slow enough each is handed over almost empty.
+    _BLOCK = 1 << 13
+    _BLOCKS = 128
     _SNAP = 64
 
     def __init__(self, interface: str, queue: int) -> None:
@@ -289,9 +290,9 @@ class Program:
     def __init__(self, interface: str, entries: int) -> None:
         with contextlib.ExitStack() as stack:
             # union bpf_attr: BPF_MAP_TYPE_ARRAY, key 4, value 16, BPF_F_MMAPABLE
-            table = _bpf(0, struct.pack("5I", 2, 4, self._ENTRY.size, entries, 1 << 10))
+            table = _bpf(0, struct.pack("5I", 2, 4, self._ENTRY.size, entries + 1, 1 << 10))
             stack.callback(os.close, table)
-            size = self._ENTRY.size * entries
+            size = self._ENTRY.size * (entries + 1)
             self._memory = stack.enter_context(mmap.mmap(table, size))
             program = _load(_noting(table, entries))
             try:
@@ -308,12 +309,11 @@ class Program:
 
     def count(self) -> int:
         """Marked frames seen so far."""
-        with memoryview(self._memory) as view, view.cast("I") as words, words[2::4] as counts:
-            return sum(counts)
+        return int(self._ENTRY.unpack_from(self._memory, self._ENTRY.size * self._entries)[2])
 
     def read(self) -> list[tuple[int, int, int, int]]:
         """By number of the frame: hash, queue (-1: none was recorded), times seen, length."""
-        data = self._memory[:]
+        data = self._memory[: self._ENTRY.size * self._entries]
         return [
             (value, mapping - 1, count, length)
             for value, mapping, count, length in self._ENTRY.iter_unpack(data)
@@ -324,37 +324,51 @@ class Program:
 
 
 def _noting(table: int, entries: int) -> bytes:
-    """Instructions that write hash, queue mapping, count and length into the entry of a frame."""
+    """Instructions that write hash, queue mapping, count and length into the entry of a frame.
+
+    They count all frames in the entry behind the last.
+    """
 
     def code(opcode: int, to: int = 0, source: int = 0, offset: int = 0, value: int = 0) -> bytes:
         return struct.pack("<BBhi", opcode, source << 4 | to, offset, value)
 
     # offsets in struct __sk_buff (linux/bpf.h)
     length, mapping, value = 0, 12, 68
-    head = [
-        code(0xBF, 6, 1),  # r6 = context
-        code(0x28, value=6),  # r0 = half word at 6
-    ]
-    note = [
-        code(0x20, value=8),  # r0 = word at 8
-        code(0x63, 10, 0, -4),
+    find = [
         code(0x18, 1, 1, value=table) + code(0x00),  # r1 = map
         code(0xBF, 2, 10),
         code(0x07, 2, value=-4),
-        code(0x85, value=1),  # bpf_map_lookup_elem
-        code(0x15, 0, offset=8, value=0),  # no such entry: end
+        code(0x85, value=1),  # r0 = bpf_map_lookup_elem
+    ]
+    count = [
+        code(0xB7, 1, value=1),
+        code(0xC3, 0, 1, 8),  # count += 1, atomically
+    ]
+    note = [
         code(0x61, 1, 6, value),
         code(0x63, 0, 1, 0),
         code(0x61, 1, 6, mapping),
         code(0x63, 0, 1, 4),
         code(0x61, 1, 6, length),
         code(0x63, 0, 1, 12),
-        code(0xB7, 1, value=1),
-        code(0xC3, 0, 1, 8),  # count += 1, atomically
     ]
-    end = [code(0xB7, 0, value=0), code(0x95)]
-    skip = code(0x55, 0, offset=len(note) + 1, value=MARK)  # the map is two instructions
-    return b"".join([*head, skip, *note, *end])
+    last = [code(0x62, 10, offset=-4, value=entries)]  # the key, on the stack
+
+    def unless(opcode: int, value: int, body: list[bytes]) -> list[bytes]:
+        """Skip `body` if r0 compares so."""
+        return [code(opcode, 0, offset=len(b"".join(body)) // 8, value=value), *body]
+
+    both = [*find, *unless(0x15, 0, note + count), *last, *find, *unless(0x15, 0, count)]
+    marked = [code(0x20, value=8), code(0x63, 10, 0, -4), *both]  # the key = word at 8
+    return b"".join(
+        [
+            code(0xBF, 6, 1),  # r6 = context
+            code(0x28, value=6),  # r0 = half word at 6
+            *unless(0x55, MARK, marked),
+            code(0xB7, 0, value=0),
+            code(0x95),
+        ]
+    )
 
 
 def _load(instructions: bytes) -> int:
@@ -414,9 +428,10 @@ def captured(count: int, timeout: float) -> int:
     """Wait until the program has seen so many frames; how many it has."""
     assert _capture
     deadline = time.monotonic() + timeout
+    _collect(_capture)
     while (seen := _capture.program.count()) < count and time.monotonic() < deadline:
-        _collect(_capture)
         time.sleep(0.01)
+        _collect(_capture)
     return seen
 
 

@@ -23,6 +23,7 @@ CASES = [
     Case("rss alone", "-hash-report,-mq", report=False, queues=1),
     Case("no control queue", CONTROL, rss=False, report=False, queues=1),
     Case("one queue pair", "-mq,-rss", rss=False, queues=1),
+    Case("eight queue pairs", queues=8, pairs=8),
     Case("hashed again by the reader", options=("--reporting", "rehash")),
     Case("no bpf", rss=False, options=("--engine", "software")),
 ]

@@ -5,11 +5,13 @@ What to expect is computed by the Python reference from the table and key that
 `ethtool -x` shows in the guest.
 """
 
+import struct
 import time
 from collections.abc import Iterator, Sequence
 
 import pytest
 
+from tests import frames
 from tests.guest.vhost import MAC, TAP, Guest, Wire, served
 from tests.guest.vhost_flows import flows
 from vnethash.kernel import link
@@ -47,10 +49,14 @@ def expected(payloads: Sequence[bytes], rss: RssConfig) -> list[Classified]:
 
 
 def check(
-    wire: Wire, types: HashType = TYPES, count: int = 400, link_name: str = TAP
+    wire: Wire,
+    types: HashType = TYPES,
+    count: int = 300,
+    link_name: str = TAP,
+    tag: bytes = b"",
 ) -> list[Classified]:
     """Send flows; each arrives with the hash and on the queue that the guest's settings say."""
-    payloads = flows(count)
+    payloads = [tag + payload for payload in flows(count)]
     with wire.capture(count, link_name=link_name) as capture:
         capture.send(payloads)
     wanted = expected(payloads, wire.rss(types))
@@ -125,8 +131,8 @@ def test_hash_types(wire: Wire, changes: list[str], types: HashType) -> None:
         wire.ethtool("-N", "rx-flow-hash", *change.split())
     wanted = check(wire, types)
     assert {entry.hash_report.hash_type for entry in wanted} - {None} == set(types)
-    for flow in ("tcp4", "tcp6", "udp4", "udp6"):
-        wire.ethtool("-N", "rx-flow-hash", flow, "sdfn")
+    script = "for flow in tcp4 tcp6 udp4 udp6; do ethtool -N eth0 rx-flow-hash $flow sdfn; done"
+    wire.guest.run("sh", "-ec", script)
     assert "L4 bytes" in wire.ethtool("-n", "rx-flow-hash", "tcp4")
     check(wire)
 
@@ -180,6 +186,48 @@ def test_over_a_bridge(wire: Wire) -> None:
             links.delete("outside")
 
 
+@pytest.mark.parametrize("tag", ["81000005", "88a8000781006005"])
+def test_tagged(wire: Wire, tag: str) -> None:
+    """The tags are passed over, the kernel's own included, which it keeps beside the frame."""
+    wire.ethtool("-X", *EVEN)
+    wire.guest.run("ip", "link", "set", "eth0", "promisc", "on")
+    check(wire, tag=bytes.fromhex(tag))
+    wire.guest.run("ip", "link", "set", "eth0", "promisc", "off")
+
+
+def test_segments(wire: Wire) -> None:
+    """Super-packets arrive whole, over many buffers, with the hash of their flow."""
+    wire.ethtool("-X", *EVEN)
+    payloads = [
+        b"\x08\x00" + frames.ipv4(frames.tcp(port, payload=bytes(size)), frames.TCP)
+        for port, size in enumerate(range(3000, 64000, 2500), 1000)
+    ]
+    # struct virtio_net_hdr: NEEDS_CSUM, TCPV4, header and segment size, the sum's place
+    header = struct.pack("<BBHHHH", 1, 1, 54, 1400, 34, 16)
+    with wire.capture(len(payloads)) as capture:
+        capture.wire.setsockopt(263, 15, 1)  # SOL_PACKET, PACKET_VNET_HDR
+        capture.send(payloads, before=header)
+    for payload, seen, wanted in zip(
+        payloads, capture.by_program(), expected(payloads, wire.rss(TYPES)), strict=True
+    ):
+        assert seen
+        assert seen.length == 12 + len(payload)
+        assert (seen.hash_value, seen.queue) == (wanted.hash_value, wanted.queue)
+
+
+def test_guest_that_stands_still(wire: Wire) -> None:
+    """What comes meanwhile waits, in its ring and in the tap's queue."""
+    wire.ethtool("-X", "equal", "1")
+    payloads = flows(700)
+    with wire.capture(len(payloads)) as capture:
+        with wire.guest.standing_still():
+            for some in (payloads[:350], payloads[350:]):
+                capture.send(some, wait=False)
+                time.sleep(0.1)
+        capture.arrived()
+    assert all(capture.by_program())
+
+
 def test_change_under_traffic(wire: Wire) -> None:
     """Each packet has the hash and the queue of one configuration, and both come up."""
     settings = [EVEN, ("hkey", format_key(SYMMETRIC_KEY), "weight", "1", "0", "3")]
@@ -188,9 +236,9 @@ def test_change_under_traffic(wire: Wire) -> None:
         wire.ethtool("-X", *arguments)
         configs.append(wire.rss(TYPES))
     script = "; ".join(f"ethtool -X eth0 {' '.join(arguments)}" for arguments in settings)
-    changing = wire.guest.begin("run", argv=["sh", "-ec", f"for i in $(seq 10); do {script}; done"])
+    changing = wire.guest.begin("run", argv=["sh", "-ec", f"for i in $(seq 5); do {script}; done"])
     payloads: list[bytes] = []
-    with wire.capture(50_000) as capture:
+    with wire.capture(20_000) as capture:
         while not changing.done:
             some = flows(100, seed=len(payloads))
             payloads += some

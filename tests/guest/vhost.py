@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ class Guest(Closing):
             with theirs:
                 self._guest = stack.enter_context(
                     UmlGuest(
-                        uml.kernel(),
+                        replace(uml.kernel(), at_boot=("ipv6", "8021q", "virtio_net")),
                         [sys.executable, str(_AGENT), "/dev/ttyS0"],
                         mem="256M",
                         cwd=uml.ROOT,
@@ -74,11 +74,10 @@ class Guest(Closing):
                     )
                 )
             Pending(self, 0).result()
-            self.run("modprobe", "-a", "-d", "/run/kmod", "virtio_net", "8021q")
-            # As the kernel's tests do: a test sees no packet that it did not ask for.
-            for key in ("accept_dad", "accept_ra", "router_solicitations", "autoconf"):
-                self.call("write", path=f"/proc/sys/net/ipv6/conf/default/{key}", text="0")
-            self.call("write", path="/proc/sys/net/ipv6/conf/default/addr_gen_mode", text="1")
+            # A test sees no packet that it did not ask for.
+            script = "cd /proc/sys/net/ipv6/conf/default; echo 1 >addr_gen_mode; "
+            keys = "accept_dad accept_ra router_solicitations autoconf"
+            self.run("sh", "-ec", f"{script}for key in {keys}; do echo 0 >$key; done")
             self._held = stack.pop_all()
 
     @property
@@ -117,6 +116,15 @@ class Guest(Closing):
         """Ask it to end, and see that it does."""
         self.begin("end")
         assert self._guest.wait(10), f"the guest does not stop\n{self.console}"
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Nothing of the guest runs meanwhile."""
+        os.kill(self._guest.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self._guest.pid, signal.SIGCONT)
 
     def kill(self) -> None:
         """End it at once, as a crash does."""
@@ -310,20 +318,30 @@ class Capture:
         self._due = 0
         self._result: dict[str, Any] | None = None
 
-    def send(self, payloads: Iterable[bytes], *, mac: str = MAC, expect: bool = True) -> None:
+    def send(
+        self,
+        payloads: Iterable[bytes],
+        *,
+        mac: str = MAC,
+        expect: bool = True,
+        before: bytes = b"",
+        wait: bool = True,
+    ) -> None:
         """Send frames, given from their EtherType on; marked and numbered from 0 on.
 
-        After as many as a queue holds, and in the end, waits until those that
-        are to be expected have come.
+        Unless told not to ``wait``: after as many as a queue holds, and in the
+        end, waits until those that are to be expected have come. ``before`` is
+        put in front of each frame.
         """
-        head = link.parse_mac(mac) + agent.MARK.to_bytes(2, "big")
+        head = before + link.parse_mac(mac) + agent.MARK.to_bytes(2, "big")
         for payload in payloads:
             self.wire.send(head + self._sent.to_bytes(4, "big") + payload)
             self._sent += 1
             self._due += expect
-            if self._sent % _BURST == 0:
+            if wait and self._sent % _BURST == 0:
                 self.arrived()
-        self.arrived()
+        if wait:
+            self.arrived()
 
     def arrived(self) -> None:
         """See that all expected frames have come, and not one more."""

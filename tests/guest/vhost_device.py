@@ -23,13 +23,14 @@ class Case:
     rss: bool = True
     report: bool = True
     queues: int = 4
+    pairs: int = 4
     options: tuple[str, ...] = ()
 
 
 def try_device(guest: Guest, case: Case) -> None:
     """Serve the guest such a device, and see that packets go as its driver asked."""
     features = ("--features", case.without) if case.without else ()
-    with served(guest, *features, *case.options) as wire:
+    with served(guest, *features, *case.options, pairs=case.pairs) as wire:
         names = ",".join(wire.backend.wait_for("features")["features"])
         negotiated = parse_features(names, list(Feature))
         absent = set(case.without.replace("-", "", 1).split(",-"))

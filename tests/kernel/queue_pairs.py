@@ -137,18 +137,17 @@ class ReceiveQueue(DriverQueue):
         """Packets that came, at least ``count`` unless the time is up."""
         packets: list[Received] = []
         deadline = time.monotonic() + timeout
-        data, chains, missing = b"", 0, 0
-        while len(packets) < count or missing:
+        data, chains = b"", 0
+        while len(packets) < count or chains:
             came = self.used(max(0, deadline - time.monotonic()))
             if not came:
                 break
             for buffers, length in came:
                 data += self._written(buffers, length)
-                missing = (missing or int.from_bytes(data[10:12], "little")) - 1
                 chains += 1
                 if self.recycles:
                     self.add(buffers)
-                if not missing:
+                if len(data) >= self.header and chains == int.from_bytes(data[10:12], "little"):
                     header, frame = data[: self.header], data[self.header :]
                     packets.append(Received(Header.decode(header), frame, chains))
                     data, chains = b"", 0
@@ -189,12 +188,14 @@ class Lane:
         **path: object,
     ) -> None:
         """Start the pair over the rings' memory; what is not said of the path is as in path()."""
-        shared = (receive or transmit).memory  # type: ignore[union-attr]
-        setups = [
-            None if queue is None else queue.setup(base=base) for queue in (receive, transmit)
-        ]
-        with GuestMemory(shared.regions, log) as memory:
-            self.pair.start(memory, *setups, self.path(**path))  # type: ignore[arg-type]
+        queues = [queue for queue in (receive, transmit) if queue is not None]
+        with GuestMemory(queues[0].memory.regions, log) as memory:
+            self.pair.start(
+                memory,
+                None if receive is None else receive.setup(base=base),
+                None if transmit is None else transmit.setup(base=base),
+                self.path(**path),
+            )
 
     def heard(self, count: int) -> list[bytes]:
         """The next frames that came out of the guest."""

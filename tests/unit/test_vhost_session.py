@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from tests.effort import examples
 from tests.unit.descriptors import none_leaked
+from tests.unit.mutation import mutated
 from vnethash.closing import Closing
 from vnethash.errors import ConfigError, GuestMemoryError, RingError, VhostUserError
 from vnethash.testing.front_end import FrontEnd
 from vnethash.vhost_user.channel import Channel
 from vnethash.vhost_user.memory import DirtyLog, Region
 from vnethash.vhost_user.messages import (
-    HEADER_SIZE,
     ConfigAccess,
     LogRegion,
     MemoryRegion,
@@ -481,6 +481,23 @@ def test_same_features_again_while_rings_run(c: Connection) -> None:
     before = list(c.device.log)
     c.tell(R.SET_FEATURES, FEATURES | PROTOCOL)
     assert c.device.log == before
+
+
+def test_same_features_again_before_any_ring_runs(c: Connection) -> None:
+    """QEMU sends them for each pair; a driver begins once."""
+    for _ in range(3):
+        c.tell(R.SET_FEATURES, FEATURES | PROTOCOL)
+    assert c.device.log == [("set_features", FEATURES)]
+
+
+def test_same_features_again_once_all_rings_stopped(c: Connection) -> None:
+    """Linux's virtio_uml says no more when a driver is bound again."""
+    running(c)
+    for ring in range(2):
+        c.tell(R.SET_VRING_ENABLE, VringState(ring, 0))
+    del c.device.log[:]
+    c.tell(R.SET_FEATURES, FEATURES | PROTOCOL)
+    assert c.device.log == [("set_features", FEATURES)]
 
 
 def test_other_features_while_rings_run(c: Connection) -> None:
@@ -1021,41 +1038,18 @@ def test_any_messages_behind_a_part_of_a_session(
         survive(c, [(step.wire(), step.fds) for step in more])
 
 
-def _mutated(steps: list[Step], randomness: random.Random) -> list[tuple[bytes, int]]:
-    """A transcript with some messages dropped, repeated, exchanged, cut off or changed."""
-    wires = [(step.wire(), step.fds) for step in steps]
-    for _ in range(randomness.randint(1, 4)):
-        if not wires:
-            break
-        at = randomness.randrange(len(wires))
-        wire, fds = wires[at]
-        match randomness.randrange(7):
-            case 0:
-                del wires[at]
-            case 1:
-                wires.insert(randomness.randrange(len(wires)), wires[at])
-            case 2:
-                other = randomness.randrange(len(wires))
-                wires[at], wires[other] = wires[other], wires[at]
-            case 3:
-                wires[at] = (wire[: randomness.randrange(len(wire))], fds)
-            case 4:
-                bit = randomness.randrange(8 * len(wire))
-                changed = bytearray(wire)
-                changed[bit // 8] ^= 1 << bit % 8
-                wires[at] = (bytes(changed), fds)
-            case 5:
-                wires[at] = (wire, randomness.randrange(4))
-            case 6:
-                payload = randomness.randbytes(len(wire[HEADER_SIZE:]))
-                wires[at] = (wire[:HEADER_SIZE] + payload, fds)
-    return wires
+def _mutated(steps: list[Step], seed: str) -> list[tuple[bytes, int]]:
+    return mutated(
+        [(step.wire(), step.fds) for step in steps],
+        random.Random(seed),
+        lambda randomness: randomness.randrange(4),
+    )
 
 
 @pytest.mark.parametrize("name", TRANSCRIPTS)
 def test_mutated_sessions(name: str) -> None:
     for seed in range(examples(400)):
-        wires = _mutated(TRANSCRIPTS[name], random.Random(f"{name} {seed}"))
+        wires = _mutated(TRANSCRIPTS[name], f"{name} {seed}")
         with none_leaked(), Connection() as c:
             survive(c, wires)
 
@@ -1063,5 +1057,5 @@ def test_mutated_sessions(name: str) -> None:
 def test_a_mutation_changes_something() -> None:
     steps = TRANSCRIPTS["qemu"]
     plain = [(step.wire(), step.fds) for step in steps]
-    changed = sum(_mutated(steps, random.Random(seed)) != plain for seed in range(100))
+    changed = sum(_mutated(steps, str(seed)) != plain for seed in range(100))
     assert changed > 90

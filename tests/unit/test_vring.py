@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -374,7 +375,7 @@ def test_one_command_after_the_other() -> None:
         ({"call": 1 << 20}, "the system refused: bad file descriptor"),
     ],
 )
-def test_a_ring_that_cannot_be(changes: dict[str, int], reason: str) -> None:
+def test_a_ring_that_cannot_be(changes: dict[str, Any], reason: str) -> None:
     user = {name: USER + value for name, value in changes.items() if name not in ("size", "call")}
     with ExitStack() as resources:
         side = Driver(resources)

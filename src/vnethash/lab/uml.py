@@ -165,6 +165,11 @@ class Guest(Closing):
         """What its kernel has said."""
         return (self._folder / "console").read_text(errors="replace")
 
+    @property
+    def pid(self) -> int:
+        """The process that is its kernel; those of its programs are others."""
+        return self._process.pid
+
     def wait(self, limit: float | None) -> bool:
         """Whether it ended by itself within `limit` seconds, None for no limit."""
         until = None if limit is None else time.monotonic() + limit

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Self
 
 from vnethash.closing import Closing
 from vnethash.errors import VhostUserClosed, VhostUserError
@@ -116,7 +117,7 @@ class FrontEnd(Closing):
         """The bits last sent with SET_FEATURES."""
 
     @classmethod
-    def connect(cls, path: str | Path, *, timeout: float = 5.0) -> "FrontEnd":
+    def connect(cls, path: str | Path, *, timeout: float = 5.0) -> Self:
         """To a back end that listens on ``path``. Raises OSError if none does."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:

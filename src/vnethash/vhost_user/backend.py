@@ -35,6 +35,13 @@ class _Pair:
     path: QueuePair
     receive: RingSetup | None = None
     transmit: RingSetup | None = None
+    broken: bool = False
+    """A rule was broken: its rings are left alone until one is set up anew."""
+
+    @property
+    def drains(self) -> bool:
+        """Whether packets that come for it are taken."""
+        return self.receive is not None and not self.broken
 
     def halt(self) -> None:
         """Stop the thread; the rings remember how far it came."""
@@ -160,6 +167,7 @@ class Backend(Closing):
             raise VnethashError(f"there is no queue {index} with these features")
         pair = self._pairs[index // 2]
         pair.halt()
+        pair.broken = False
         if index % 2:
             pair.transmit = setup
         else:
@@ -225,7 +233,7 @@ class Backend(Closing):
         """Let packets come on those queues that the driver wants and somebody drains."""
         state = self.device.state
         served = 0
-        while served < len(self._pairs) and self._pairs[served].receive:
+        while served < len(self._pairs) and self._pairs[served].drains:
             served += 1
         # Under RSS the table says where packets go. A front end that keeps the control
         # queue to itself (QEMU, cloud-hypervisor) enables the rings it means to use.
@@ -242,10 +250,12 @@ class Backend(Closing):
 
     def _resume(self, index: int) -> None:
         pair = self._pairs[index]
-        if self._memory is None or pair.path.running or not (pair.receive or pair.transmit):
+        if self._memory is None or pair.path.running or pair.broken:
+            return
+        if not (pair.receive or pair.transmit):
             return
         state = self.device.state
-        received = index < self._in_use and pair.receive is not None
+        received = index < self._in_use and pair.drains
         wanted = state.receive_filter
         path = PathSetup(
             receive_fd=self._tap.fd(index) if received else -1,
@@ -332,10 +342,18 @@ class Backend(Closing):
             control.kick = -1
 
     def _on_kick(self) -> None:
-        if self._control:
-            with suppress(BlockingIOError):
-                os.read(self._control.kick, 8)
-            self._obey_some(self._control)
+        control = self._control
+        if control is None:
+            return
+        try:
+            kicked = os.read(control.kick, 8)
+        except BlockingIOError:
+            return
+        except OSError:
+            kicked = b""
+        if not kicked:  # its other end is gone, and it would be readable for ever
+            self._ignore_kicks(control)
+        self._obey_some(control)
 
     def _on_more(self) -> None:
         os.eventfd_read(self._more_fd)
@@ -373,11 +391,12 @@ class Backend(Closing):
     def _on_fault(self, pair: _Pair) -> None:
         """A thread found its rings broken: leave them alone until they are set up anew."""
         fault = pair.path.fault()
+        if fault is None:
+            return  # a message before this in the loop has stopped and started it
         pair.halt()
+        pair.broken = True
         index = self._pairs.index(pair)
-        pair.receive = pair.transmit = None
-        reason = str(fault) if fault else "unknown"
-        self._journal("fault", {"queue": f"pair {index}", "reason": reason})
-        if fault and fault.reason is FaultReason.DEVICE:
-            raise DeviceError(f"{self._tap.name}: {reason}", hint="the tap was deleted")
+        self._journal("fault", {"queue": f"pair {index}", "reason": str(fault)})
+        if fault.reason is FaultReason.DEVICE:
+            raise DeviceError(f"{self._tap.name}: {fault}", hint="the tap was deleted")
         self._rebalance()

@@ -215,6 +215,7 @@ class Session(Closing):
         self._memory: list[tuple[MemoryRegion, OwnedFd]] = []
         self._log: tuple[LogRegion, OwnedFd] | None = None
         self._features: int | None = None
+        self._fresh = False  # no ring ran since they were set
         self._protocol_features: frozenset[ProtocolFeature] = frozenset()
         self._status = 0
         self._backend_channel: OwnedFd | None = None
@@ -360,12 +361,12 @@ class Session(Closing):
     def _set_features(self, bits: int) -> None:
         if unknown := bits & ~(self._device.features() | _VHOST_FEATURES):
             raise _Refused(f"bits {unknown:#x} were not offered")
-        # QEMU repeats them for each pair while the first may run, and toggles the
-        # log's bit when it migrates. With no ring running, a driver begins anew:
-        # Linux's virtio_uml says no more of a reset.
+        # QEMU repeats them for each pair, before or while the first one runs, and toggles
+        # the log's bit when it migrates. Once rings ran and all stopped, a driver begins
+        # anew: Linux's virtio_uml says no more of a reset.
         before, self._features = self._features, bits
         changed = None if before is None else bits ^ before
-        if changed == 0 and any(ring.running for ring in self._rings):
+        if changed == 0 and (self._fresh or any(ring.running for ring in self._rings)):
             return
         try:
             if self._log and (changed is None or changed & _LOG_ALL):
@@ -373,6 +374,7 @@ class Session(Closing):
             if changed != _LOG_ALL:
                 self._halt_all()
                 self._device.set_features(bits & ~_VHOST_FEATURES)
+                self._fresh = True
         except VnethashError:
             self._features = before
             if self._log:
@@ -468,7 +470,7 @@ class Session(Closing):
         try:
             return self._rings[index]
         except IndexError:
-            raise _Refused(f"{index} is not one of {len(self._rings)}") from None
+            raise _Refused(f"ring {index} is none of {len(self._rings)}") from None
 
     def _set_size(self, index: int, size: int) -> None:
         if not 0 < size <= MAX_RING_SIZE or size & (size - 1):
@@ -530,6 +532,7 @@ class Session(Closing):
                 failed = failed or error
             else:
                 ring.running = True
+                self._fresh = False
         if failed:
             raise failed
 

@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+"""``vnethash serve`` in a process of its own, and what has to hold of it after each attack.
+
+A process of its own, so that a crash is one of the server and not of the test,
+that a hang can be ended, and that what it holds can be counted from outside.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from tests.kernel.flows import FLOWS, Got, expected, send
+from tests.kernel.served import QUEUES, link_line
+from vnethash.kernel import link
+from vnethash.rss.config import RssConfig
+from vnethash.testing.driver import FakeDriver
+from vnethash.testing.front_end import FrontEnd
+from vnethash.virtio.hash_types import ReportType
+
+TAP = "tap0"
+PATIENCE = 1.0
+"""Seconds in which the next front end has to be answered."""
+
+_RSS = RssConfig.symmetric(QUEUES)
+_WINDOW = 0.05
+_BUSY = 0.4
+_PACKET_VNET_HDR = 15
+_EVENTS = 200
+_SETTLES = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the process has: numbers of descriptors, threads and mappings of guest memory."""
+
+    descriptors: int
+    threads: int
+    shared: int
+
+    @classmethod
+    def of(cls, pid: int) -> "Held":
+        maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
+        return cls(
+            descriptors=len(os.listdir(f"/proc/{pid}/fd")),
+            threads=len(os.listdir(f"/proc/{pid}/task")),
+            # What is a file, private ones being the program's own.
+            shared=sum(line.split()[1].endswith("s") for line in maps),
+        )
+
+
+class Siege:
+    """The server, its tap, and the traffic that flows into the tap meanwhile."""
+
+    def __init__(self, path: Path, process: "subprocess.Popen[str]", errors: IO[str]) -> None:
+        self.path = path
+        self.process = process
+        self.events: deque[Mapping[str, Any]] = deque(maxlen=_EVENTS)
+        self._errors = errors
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+        self._wait(lambda: self.events, "it does not listen")
+        link.quiet(TAP)
+        self.flood = Flood()
+        self._calm = Held.of(process.pid)
+
+    def _read(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self.events.append(json.loads(line))
+
+    def connect(self) -> FrontEnd:
+        return FrontEnd.connect(self.path)
+
+    @contextmanager
+    def driver(self, **options: Any) -> Iterator[FakeDriver]:
+        """A driver whose rings run, so that packets can come."""
+        with self.connect() as front_end:
+            with FakeDriver(front_end, **options) as driver:
+                front_end.features()
+                self._wait(lambda: "qdisc noop" not in link_line(TAP), "the tap has no carrier")
+                yield driver
+
+    def attack(self, do: Callable[[ExitStack], None]) -> None:
+        """Let ``do`` attack under traffic; what it leaves in the stack goes when it was watched.
+
+        AssertionError if the server does not live through it, or spins, or keeps something.
+        """
+        with ExitStack() as left:
+            with self.flood:
+                do(left)
+            self.idles()
+        self.recovers()
+
+    def idles(self) -> None:
+        """Nobody asks anything of the process: it has to sleep."""
+
+        def sleeps() -> bool:
+            before = self._cpu_time()
+            time.sleep(_WINDOW)
+            return self._cpu_time() - before < _BUSY * _WINDOW
+
+        self._wait(sleeps, "it spins")
+
+    def recovers(self) -> None:
+        """A healthy driver is served at once, gets all packets, and leaves nothing behind."""
+        self.answers()
+        with self.driver(pairs=QUEUES) as driver:
+            driver.rss_config(_RSS)
+            send(TAP)
+            packets = driver.receive_any(len(FLOWS))
+            got = [Got(q, p.frame, p.header.hash_value, p.header.hash_report) for q, p in packets]
+            assert set(got) == _WANTED, self._story(f"{len(got)} packets, or not the right ones")
+            driver.send(QUEUES - 1, FLOWS[0])
+            driver.flush()
+        self._wait(lambda: Held.of(self.process.pid) == self._calm, "it keeps something")
+
+    def answers(self) -> None:
+        """The next front end is answered."""
+        start = time.monotonic()
+        try:
+            with FrontEnd.connect(self.path, timeout=_SETTLES) as front_end:
+                front_end.features()
+        except (OSError, TimeoutError) as error:
+            raise AssertionError(self._story(f"it does not answer: {error}")) from error
+        took = time.monotonic() - start
+        assert took < PATIENCE, self._story(f"it answers after {took:.1f} s")
+
+    def _wait(self, holds: Callable[[], object], complaint: str) -> None:
+        deadline = time.monotonic() + _SETTLES
+        while not holds():
+            assert self.process.poll() is None, self._story("it has ended")
+            assert time.monotonic() < deadline, self._story(complaint)
+            time.sleep(0.005)
+
+    def _cpu_time(self) -> float:
+        """Seconds on a CPU of all threads (Documentation/scheduler/sched-stats)."""
+        times = Path(f"/proc/{self.process.pid}/task").glob("*/schedstat")
+        return sum(int(time.read_text().split()[0]) for time in times) / 1e9
+
+    def _story(self, what: str) -> str:
+        """With what may explain it."""
+        time.sleep(0.1)
+        self._errors.seek(0)
+        held = Held.of(self.process.pid) if self.process.poll() is None else None
+        lines = [what, f"exit status {self.process.poll()}", f"{held} of {self._calm}"]
+        return "\n".join([*lines, *map(str, list(self.events)[-12:]), self._errors.read()])
+
+    def end(self) -> None:
+        """Terminate; it has to do that by itself, without a word of complaint."""
+        self.process.terminate()
+        try:
+            status = self.process.wait(_SETTLES)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(self._story("SIGTERM does not end it")) from None
+        self._reader.join()
+        self._errors.seek(0)
+        errors = self._errors.read()
+        assert (status, errors) == (0, ""), self._story("it did not end well")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._reader.join()
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.kill()
+        self._reader.join()
+        assert self.process.stdout
+        self.process.stdout.close()
+        self.flood.close()
+
+
+_WANTED = {
+    Got(got.queue, got.frame, got.hash_value, got.hash_report or ReportType.NONE)
+    for got in expected(_RSS, record=True)
+}
+
+
+@contextmanager
+def besieged(folder: Path, *options: str) -> Iterator[Siege]:
+    """A server on a tap in the namespace of the calling thread; it has to end well."""
+    command = [str(Path(sys.executable).parent / "vnethash"), "serve", "--json", "--tap", TAP]
+    command += ["--socket", str(folder / "vhost"), "--queue-pairs", str(QUEUES), *options]
+    with (folder / "errors").open("w+") as errors, ExitStack() as stack:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+        siege = Siege(folder / "vhost", process, errors)
+        stack.callback(siege.close)
+        yield siege
+        siege.end()
+
+
+class Flood:
+    """Frames of all kinds into the tap, as fast as they go, while the ``with`` block runs."""
+
+    def __init__(self) -> None:
+        self._raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+        self._gso = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+        self._gso.setsockopt(263, _PACKET_VNET_HDR, 1)  # SOL_PACKET
+        for sending in (self._raw, self._gso):
+            sending.bind((TAP, 0))
+        self._on = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> None:
+        self._on.set()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._on.clear()
+        if self._thread:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while self._on.is_set():
+            for frame in FLOWS:
+                _try(self._raw, frame)
+            for packet in _SUPER:
+                _try(self._gso, packet)
+            time.sleep(0.001)
+
+    def close(self) -> None:
+        self._raw.close()
+        self._gso.close()
+
+
+def _try(sending: socket.socket, data: bytes) -> None:
+    try:
+        sending.send(data, socket.MSG_DONTWAIT)
+    except OSError:
+        return  # no carrier, or no room: not what is tested
+
+
+def _super_packets() -> Sequence[bytes]:
+    """TCP packets to be segmented, with the header a packet socket takes (packet(7))."""
+    from tests import frames
+
+    packets = []
+    for size in (3000, 20000, 62000):
+        tcp = frames.tcp(size, payload=bytes(size))
+        frame = frames.ethernet(0x0800, frames.ipv4(tcp, frames.TCP))
+        header = b"\x01\x01" + b"".join(
+            number.to_bytes(2, "little") for number in (54, 1448, 34, 16)
+        )
+        packets.append(header + frame)
+    return packets
+
+
+_SUPER = _super_packets()
