@@ -37,6 +37,7 @@ _SOL_PACKET = 263  # include/linux/socket.h
 _SO_ATTACH_BPF = 50  # include/uapi/asm-generic/socket.h
 _SO_ATTACH_FILTER = 26
 _ETH_P_ALL = 3
+_UDP_SEGMENT = 103  # include/uapi/linux/udp.h
 
 
 # ------------------------------------------------------------------ traffic
@@ -106,8 +107,13 @@ def udp_echo(address: str, port: int, count: int) -> int:
     return done
 
 
-def udp_exchange(address: str, port: int, count: int, size: int, window: int = 16) -> int:
-    """Send datagrams to an echo, at most `window` on the way; how many came back as they were."""
+def udp_exchange(
+    address: str, port: int, count: int, size: int, window: int = 16, segment: bool = False
+) -> int:
+    """Send datagrams to an echo, at most `window` on the way; how many came back as they were.
+
+    `segment`: the kernel gets a window as one, to cut it up on the way (UDP GSO).
+    """
     source = random.Random(port)
     good = 0
     with _udp(address) as client:
@@ -115,8 +121,12 @@ def udp_exchange(address: str, port: int, count: int, size: int, window: int = 1
         _knock(client)
         for first in range(0, count, window):
             sent = {source.randbytes(size) for _ in range(min(window, count - first))}
-            for datagram in sent:
-                client.send(datagram)
+            if segment:
+                client.setsockopt(socket.IPPROTO_UDP, _UDP_SEGMENT, size)
+                client.send(b"".join(sent))
+            else:
+                for datagram in sent:
+                    client.send(datagram)
             while sent:
                 try:
                     data = client.recv(1 << 16)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.guest import agent
-from tests.guest.vhost import GUEST, TAP, Guest, Wire, backend, bound, connect
+from tests.guest.vhost import GUEST, TAP, Guest, Wire, backend, bound, connect, served
 
 pytestmark = [pytest.mark.guest, pytest.mark.kernel]
 
@@ -45,6 +45,21 @@ def test_driver_comes_and_goes(guest: Guest) -> None:
             assert not serving.carrier
         assert serving.stop() == 0
         assert serving.said() == ""
+
+
+def test_state_is_taken_up(tmp_path: Path, guest: Guest) -> None:
+    """A backend goes on where another left off, and has the driver tell the network."""
+    state = ("--state", str(tmp_path / "state"))
+    with served(guest, *state) as wire:
+        works(wire)
+        assert not wire.backend.wait_for("features")["imported"]
+    with served(guest, *state) as wire:
+        assert wire.backend.wait_for("features")["imported"]
+        deadline = time.monotonic() + 5
+        while not any(entry["command"] == "ANNOUNCE_ACK" for entry in wire.backend.controls()):
+            assert time.monotonic() < deadline, wire.backend.events
+            time.sleep(0.01)
+        works(wire)
 
 
 def test_killed_guest(guest: Guest) -> None:

@@ -349,10 +349,11 @@ def test_guest_moves_to_another_qemu(alone: None, folder: Path) -> None:
         )
         moving = f"unix:{folder / 'moving'}"
         target.qmp("migrate-incoming", uri=moving)
-        limits(source, downtime=0, bandwidth=1 << 28)
+        # It goes on while more is left than goes through in a millisecond.
+        source.ask("while :; do head -c 8000000 /dev/zero >/tmp/written; done &")
+        limits(source, downtime=1, bandwidth=24 << 20)
         source.qmp("migrate", uri=moving)
         until(source, lambda state: state.get("ram", {}).get("dirty-sync-count", 0) > 1)
-        limits(source, downtime=0, bandwidth=1 << 17)  # wait so
         # All memory was copied once. What comes now, the guest leaves where the backend put it.
         source.ask("echo 4096 4000000 6000000 >/proc/sys/net/ipv4/tcp_rmem")
         with answering(sender(2, 1_000_000), 1) as sent:
@@ -361,7 +362,8 @@ def test_guest_moves_to_another_qemu(alone: None, folder: Path) -> None:
             (wanted,) = sent()
         limits(source, downtime=2000, bandwidth=1 << 28)
         until(source, lambda state: state["status"] == "completed")
-        assert target.ask("touch /tmp/go; wait; cat /tmp/digest").split()[0] == wanted
+        target.ask("kill %1; touch /tmp/go; wait %2")
+        assert target.ask("cat /tmp/digest").split()[0] == wanted
         to_guest(target)
         to_host(target)
         guests.close()

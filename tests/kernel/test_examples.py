@@ -36,3 +36,13 @@ def test_reconfigure() -> None:
         assert line.endswith(f" {[counts[queue] for queue in range(4)]}")
     assert sum(int(count) for count in random.partition("[")[2].rstrip("]").split(",")) == 64
     assert udp == "UDPv4: 192 packets, 9024 bytes"
+
+
+def test_fake_guest() -> None:
+    first, *packets = run_example("fake_guest.py")
+    assert first == "listening for tap0, engine ebpf"
+    wanted = sorted(
+        f"queue {got.queue}  UDPv4    {got.hash_value:#010x}  47 bytes"
+        for got in (flow_to(port, DEFAULT) for port in range(7, 15))
+    )
+    assert sorted(packets) == wanted

@@ -24,6 +24,9 @@ REDRAW = 0.5
 _RECENT = 8
 """Events a terminal shows."""
 
+_ITEMS = 9
+"""Of a list that are written out: as many as there are hash types."""
+
 
 class Status(Protocol):
     """Shows what goes on."""
@@ -193,14 +196,16 @@ def sentence(event: str, values: Mapping[str, Any]) -> str:
 
 
 def _command(command: Mapping[str, Any]) -> str:
-    rest = ", ".join(
-        f"{name} {_short(value)}" for name, value in command.items() if name != "command"
-    )
+    rest = ", ".join(_short(name, value) for name, value in command.items() if name != "command")
     return f"{command['command']} {rest}".rstrip()
 
 
-def _short(value: object) -> str:
-    if isinstance(value, list):
-        shown = ",".join(map(str, value[:8]))
-        return f"{shown},… ({len(value)})" if len(value) > 8 else shown or "none"
-    return str(value)
+def _short(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return name if value else "off"
+    if not isinstance(value, list):
+        return f"{name} {value}"
+    shown = ",".join(map(str, value[:_ITEMS]))
+    if len(value) > _ITEMS:
+        return f"{name} {shown},… ({len(value)})"
+    return f"{name} {shown or 'none'}"

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tests.kernel.flows import FLOWS, Got, expected, send
-from tests.kernel.served import QUEUES, link_line
+from tests.kernel.served import MAC, QUEUES, link_line
 from vnethash.kernel import link
 from vnethash.rss.config import RssConfig
 from vnethash.testing.driver import FakeDriver
@@ -192,7 +192,8 @@ _WANTED = {
 def besieged(folder: Path, *options: str) -> Iterator[Siege]:
     """A server on a tap in the namespace of the calling thread; it has to end well."""
     command = [str(Path(sys.executable).parent / "vnethash"), "serve", "--json", "--tap", TAP]
-    command += ["--socket", str(folder / "vhost"), "--queue-pairs", str(QUEUES), *options]
+    command += ["--socket", str(folder / "vhost"), "--queue-pairs", str(QUEUES)]
+    command += ["--mac", MAC.hex(":"), *options]
     with (folder / "errors").open("w+") as errors, ExitStack() as stack:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
         siege = Siege(folder / "vhost", process, errors)

@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+"""Who moves packets in the benchmark of a guest's data path, and the driver that watches.
+
+A mover works in threads of its own: a bare loop of read() or write() on a tap
+queue, or queue pairs of the backend. The calling thread is the guest: it lends
+buffers, kicks, and looks until all have come. On a packet's way there is C only
+(bench/vhost.c).
+"""
+
+import os
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from vnethash.bench.library import bench_library
+from vnethash.closing import Closing
+from vnethash.errors import DeviceError
+from vnethash.testing.memory import SharedMemory
+from vnethash.testing.ring import Buffer, DriverRing, bytes_needed
+from vnethash.vhost_user.host_tap import HostTap
+from vnethash.vhost_user.memory import GuestMemory, Region
+from vnethash.vhost_user.pairs import PathSetup, QueuePair
+from vnethash.vhost_user.rings import RingSetup
+
+RING_SIZE = 256
+"""Descriptors of a ring, as VMMs have it by default."""
+
+_MEMORY = 64 << 20
+_TASKS = Path("/proc/self/task")
+
+
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """What was moved. ``nanoseconds`` are of a packet, from when the first of them had come."""
+
+    packets: int
+    bytes: int
+    hashed: int
+    nanoseconds: float
+
+    @classmethod
+    def of(cls, burst: Any) -> "Burst":
+        """From a struct burst."""
+        timed = burst.packets - burst.first
+        return cls(burst.packets, burst.bytes, burst.hashed, burst.nanoseconds / timed)
+
+
+class Mover(Closing):
+    """Threads that move packets from start() to stop(), when they are asked to."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._tasks: set[str] = set()
+
+    def start(self) -> None:
+        """Start the threads, on those CPUs that the caller may use now."""
+        before = set(os.listdir(_TASKS))
+        self._start()
+        self._tasks = set(os.listdir(_TASKS)) - before
+
+    def stop(self) -> None:
+        """Stop the threads."""
+        self._tasks = set()
+        self._stop()
+
+    def cpu(self) -> int:
+        """Nanoseconds of CPU that the threads have used."""
+        # The clock of a thread, as pthread_getcpuclockid(3) makes it of its number.
+        return sum(time.clock_gettime_ns(~int(task) << 3 | 6) for task in self._tasks)
+
+    def switches(self) -> int:
+        """How often a thread had to leave its CPU to others."""
+        return sum(_switches(_TASKS / task / "status") for task in self._tasks)
+
+    @abstractmethod
+    def receive(self, packets: int) -> Burst:
+        """Move what lies in the tap. Raises DeviceError."""
+
+    @abstractmethod
+    def transmit(self, packets: int) -> Burst:
+        """Move packets to the tap. Raises DeviceError."""
+
+    @abstractmethod
+    def ping(self, wire: int, frame: bytes, count: int) -> list[int]:
+        """Send a frame to the tap by the packet socket ``wire`` and get it back, ``count`` times.
+
+        Nanoseconds of each. Everybody sleeps in between. Once after each
+        start(). Raises DeviceError.
+        """
+
+    @abstractmethod
+    def _start(self) -> None: ...
+
+    @abstractmethod
+    def _stop(self) -> None: ...
+
+    def _check(self, result: int) -> None:
+        if result < 0:
+            raise DeviceError(f"{self.name}: {os.strerror(-result).lower()}")
+
+
+def _switches(status: Path) -> int:
+    lines = (line.partition(":") for line in status.read_text().splitlines())
+    return next(int(value) for key, _, value in lines if key == "nonvoluntary_ctxt_switches")
+
+
+class BareLoop(Mover):
+    """Reads or writes the queue of a tap and does nothing else."""
+
+    def __init__(self, name: str, tap: int, messages: Sequence[bytes], batch: int) -> None:
+        """``messages`` of one length are written in turn; packets are told by the ``batch``."""
+        super().__init__(name)
+        self._ffi, self._lib = bench_library()
+        self._messages = self._ffi.from_buffer("uint8_t[]", b"".join(messages))
+        self._bare = self._ffi.new(
+            "struct bare *",
+            {
+                "tap": tap,
+                "kick": os.eventfd(0, os.EFD_CLOEXEC),
+                "call": os.eventfd(0, os.EFD_CLOEXEC),
+                "batch": batch,
+                "messages": self._messages,
+                "message_count": len(messages),
+                "length": len(messages[0]),
+            },
+        )
+        self._thread: Thread | None = None
+        self._result = 0
+
+    def _start(self) -> None:
+        def run() -> None:
+            self._result = self._lib.bare_loop(self._bare)
+
+        self._thread = Thread(target=run, name="vnethash-bare")
+        self._thread.start()
+
+    def _stop(self) -> None:
+        thread, self._thread = self._thread, None
+        if thread:
+            self._bare.order = self._lib.BARE_STOP
+            os.eventfd_write(self._bare.kick, 1)
+            thread.join()
+
+    def receive(self, packets: int) -> Burst:
+        return self._burst(self._lib.BARE_READ, packets)
+
+    def transmit(self, packets: int) -> Burst:
+        return self._burst(self._lib.BARE_WRITE, packets)
+
+    def _burst(self, order: int, packets: int) -> Burst:
+        burst = self._ffi.new("struct burst *")
+        self._check(self._lib.bare_burst(self._bare, order, packets, burst))
+        self._check(self._result)
+        return Burst.of(burst)
+
+    def ping(self, wire: int, frame: bytes, count: int) -> list[int]:
+        bare, null = self._bare, self._ffi.NULL
+        bare.order, bare.count = self._lib.BARE_ECHO, count
+        os.eventfd_write(bare.kick, 1)
+        times = self._ffi.new("uint64_t[]", count)
+        fds = (bare.call, bare.kick)
+        self._check(self._lib.ping(wire, frame, len(frame), *fds, null, null, count, times))
+        return list(times)
+
+    def close(self) -> None:
+        self.stop()
+        for fd in (self._bare.kick, self._bare.call):
+            os.close(fd)
+
+
+@dataclass(frozen=True, slots=True)
+class Chains:
+    """What the chains of a ring are made of: bytes of each descriptor."""
+
+    lengths: tuple[int, ...]
+    contents: tuple[bytes, ...] = ()
+    """Packets to transmit, chain after chain; without any the chains are lent to receive."""
+
+
+class Ring(Closing):
+    """A virtqueue, laid out by the fake driver, driven in C."""
+
+    def __init__(self, memory: SharedMemory, chains: Chains, header: int) -> None:
+        """``header``: bytes in front of a received frame."""
+        self._memory = memory
+        self._address = memory.allocate(bytes_needed(RING_SIZE))
+        self._view = memory.view(self._address, bytes_needed(RING_SIZE))
+        self._receives = not chains.contents
+        ring = self._laid_out()
+        for chain in range(RING_SIZE // len(chains.lengths)):
+            ring.add(list(self._buffers(chains, chain)))
+        self._chains = bytes(ring.table)
+        self._chain, self._header = len(chains.lengths), header if self._receives else 0
+        self._kick, self.call = (os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(2))
+
+    def begin(self) -> RingSetup:
+        """As before anybody used it."""
+        ring, address = self._laid_out(), self._memory.user_address
+        return RingSetup(
+            size=RING_SIZE,
+            descriptors=address(ring.descriptors),
+            available=address(ring.available),
+            used=address(ring.used_ring),
+            kick=self._kick,
+            call=self.call if self._receives else -1,
+            event_idx=True,
+        )
+
+    def driver(self) -> tuple[dict[str, Any], object]:
+        """The fields of a struct driver_ring that begins, and what keeps their memory alive."""
+        ffi, _ = bench_library()
+        whole = self._memory.regions[0].region
+        memory = ffi.from_buffer("uint8_t[]", self._memory.view(whole.guest_address, whole.size))
+        ring, chains = self._laid_out(), ffi.from_buffer(self._chains)
+        fields = {
+            "table": memory + (ring.descriptors - whole.guest_address),
+            "available": memory + (ring.available - whole.guest_address),
+            "used": memory + (ring.used_ring - whole.guest_address),
+            "chains": chains,
+            "memory": memory,
+            "start": whole.guest_address,
+            "size": RING_SIZE,
+            "chain": self._chain,
+            "header": self._header,
+            "kick": self._kick,
+        }
+        return fields, (memory, chains)
+
+    def _laid_out(self) -> DriverRing:
+        return DriverRing(self._view, self._address, RING_SIZE, event_idx=True)
+
+    def _buffers(self, chains: Chains, chain: int) -> Iterator[Buffer]:
+        content = chains.contents[chain % len(chains.contents)] if chains.contents else b""
+        for length in chains.lengths:
+            address = self._memory.allocate(length)
+            with self._memory.view(address, length) as view:
+                view[:] = content[:length] if content else bytes(length)
+            content = content[length:]
+            yield Buffer(address, length, writable=self._receives)
+
+    def close(self) -> None:
+        os.close(self._kick)
+        os.close(self.call)
+
+
+class Guest(Mover):
+    """Queue pairs of the backend on the queues of a tap, and the rings of the guest's driver."""
+
+    def __init__(
+        self,
+        name: str,
+        tap: HostTap,
+        *,
+        header: int,
+        mergeable: bool,
+        buffers: tuple[int, ...],
+        messages: Chains,
+    ) -> None:
+        """``header`` has 12 bytes, or 20 with hash; a chain to receive in has ``buffers``."""
+        super().__init__(name)
+        self._ffi, self._lib = bench_library()
+        self._path = partial(
+            PathSetup,
+            guest_header=header,
+            mergeable=mergeable,
+            records=header == HASH_SIZE and tap.takes_records,
+            rehash=header == HASH_SIZE and tap.rehashes,
+        )
