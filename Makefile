@@ -3,9 +3,9 @@
 
 PY := .venv/bin/python
 ARGS ?=
-SHELL_SCRIPTS := tools/setup tools/reproducible .ci/run
+SHELL_SCRIPTS := tools/setup tools/reproducible tools/sanitize .ci/run
 
-.PHONY: help demo test test-lab lint format bench build reproducible clean run-setup dev-setup lab-setup
+.PHONY: help demo test test-lab lint format bench build reproducible sanitize clean run-setup dev-setup lab-setup
 
 help:
 	@echo "make demo          the main job, on this kernel, in a namespace of its own"
@@ -16,6 +16,7 @@ help:
 	@echo "make bench         benchmarks; ARGS=--quick runs each once"
 	@echo "make build         rebuild what is made from native/"
 	@echo "make reproducible  the BPF object does not depend on where it is built"
+	@echo "make sanitize      tests of the native core under AddressSanitizer and UBSan"
 	@echo "make clean         remove all that was made"
 
 demo: run-setup
@@ -45,6 +46,9 @@ build: dev-setup
 
 reproducible: dev-setup
 	@tools/reproducible
+
+sanitize: dev-setup
+	@tools/sanitize $(ARGS)
 
 run-setup:
 	@tools/setup run

@@ -47,6 +47,7 @@ CORE_SOURCES = [
     *["native/resteer.c", "native/guard.c", "native/guest_memory.c", "native/ring.c"],
     *["native/control.c", "native/filter.c", "native/pair.c", "native/pair_receive.c"],
     "native/pair_transmit.c",
+    "native/window.c",
 ]
 
 # What Python sees of the core, in the order in which they build on each other.

@@ -188,10 +188,7 @@ API int vh_pair_start(struct vh_pair *pair, struct vh_memory *memory,
 	if (path->filter)
 		pair->filter = *path->filter;
 	pair->fault = (struct vh_fault){};
-	pair->window.first_chain = pair->window.last_chain = 0;
-	pair->window.first_span = pair->window.last_span = 0;
-	pair->window.room = pair->window.descriptors = 0;
-	pair->offered = USUAL;
+	window_reset(&pair->window, &pair->receive, path->mergeable);
 	pair->is_polled = pair->starved = pair->blocked = 0;
 	pair->stopping = 0;
 	pair->memory = memory_get(memory);
@@ -238,6 +235,11 @@ API void vh_pair_stop(struct vh_pair *pair, struct vh_bases *bases)
 	pair->running = 0;
 	bases->receive = pair->receive.base;
 	bases->transmit = pair->transmit.base;
+}
+
+API void vh_pair_forget(struct vh_pair *pair)
+{
+	pair->in_hand.length = 0;
 }
 
 API int vh_pair_event_fd(const struct vh_pair *pair)

@@ -11,37 +11,23 @@
 #include "filter.h"
 #include "history.h"
 #include "ring.h"
-#include "span.h"
 #include "tap_read.h"
+#include "window.h"
 
 enum {
-	BATCH = 64,                /* packets of one direction before it is the other's turn */
-	DISSECTED = 128,           /* bytes that hold all headers but IPv6 extension headers */
-	WINDOW = 8 * VH_CHAIN_MAX, /* spans of receive buffers that may be fetched ahead */
-	SLACK = 64,                /* used ones that stay in front of them */
-	USUAL = 2048,              /* bytes of buffers offered to a read at least */
-	PATIENCE = 1000,           /* ms for the guest to bring buffers for a packet in hand */
+	BATCH = 64,                   /* packets of one direction before it is the other's turn */
+	DIRECT = 4096,                /* bytes of a packet above which copying costs more */
+	PATIENCE = 1000,              /* ms for the guest to bring buffers for a packet in hand */
+	HEADROOM = VNET_HDR_HASH_LEN, /* bytes in front of a frame for the guest's header */
 };
 
-/*
- * The receive ring's chains that were fetched and not yet used, in order. The
- * next packet goes into the first ones.
- */
-struct window {
-	struct chain chains[WINDOW];
-	struct iovec spans[WINDOW];
-	__u32 first_chain, last_chain;
-	__u32 first_span, last_span;
-	__u64 room;        /* bytes of all */
-	__u32 descriptors; /* of the ring's table, of all */
-};
-
-/* A frame by itself, that waits for buffers. */
+/* A packet that was not delivered yet, in memory of ours. */
 struct in_hand {
 	struct vnet_hdr header;
-	__u32 length;   /* 0: none */
-	__u64 deadline; /* ms, when it is dropped; 0: not known yet */
-	__u8 frame[LARGEST];
+	__u8 *frame;
+	__u32 length;   /* of the frame; 0: there is none */
+	__u64 deadline; /* ms, when it is dropped; 0: it has not waited */
+	__u8 bytes[HEADROOM + LARGEST];
 };
 
 struct vh_pair {
@@ -53,7 +39,7 @@ struct vh_pair {
 	__u8 starved;    /* the guest has no buffers for what is to be received */
 	__u8 locked;     /* the history, for reading */
 	__u32 stopping;
-	__u32 offered;   /* bytes of buffers to offer to a read */
+	__u32 expected;  /* bytes of the next frame to come from the tap */
 	int stop_fd;
 	int fault_fd;
 	int wake_fd;     /* epoll: kicks and stop_fd */
@@ -70,7 +56,8 @@ struct vh_pair {
 	struct window window;
 	struct in_hand in_hand;
 	struct iovec spans[VH_CHAIN_MAX + 2]; /* of one system call */
-	__u8 spill[LARGEST];                  /* what did not fit the buffers offered */
+	__u8 spill[LARGEST];                  /* received: what the buffers had no room for */
+	__u8 sent[VNET_HDR_HASH_LEN + DIRECT];
 };
 
 /* For one writer; others may read meanwhile. */

@@ -1,163 +1,125 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 /*
- * From the tap to the guest's receive ring. One readv() puts a frame straight
- * into the guest's buffers: what has to be looked at goes to `head` first, and
- * what the buffers have no room for to a spill of ours, so that nothing is cut
- * off. Whatever does not fit that is put together in the hand and copied.
+ * From the tap to the guest's receive ring, in one of two ways. Small packets
+ * are read into the hand and copied: read() and the copy cost less than the
+ * list of buffers that readv() has to bring into the kernel. Large ones go
+ * straight to the guest's buffers, but for what has to be looked at first and
+ * for what the buffers have no room: nothing is cut off. The size of the last
+ * packets tells which way the next one is read.
  */
 #include "pair.h"
 
-/* What there is to do with each packet of a turn. */
-struct how {
-	__u32 head;      /* bytes read to our own memory first: headers, and what is looked at */
-	__u32 kept;      /* of them, bytes of a frame that came behind a record or without */
-	__u8 records;    /* a record may be in front */
-	__u8 rehashes;   /* a frame without a hash gets one */
+enum {
+	DISSECTED = 128, /* bytes that hold all headers but IPv6 extension headers */
 };
 
-/* A packet as it was read. */
-struct reading {
+/* What there is to do with each packet of a turn. */
+struct how {
+	__u8 records;  /* a record may be in front */
+	__u8 rehashes; /* a frame without a hash gets one */
+	__u32 kept;    /* bytes of a frame that are looked at before the guest has them */
+};
+
+/* A packet that was read, and what is known of it. */
+struct packet {
 	struct vnet_hdr header;
-	__u32 frame;     /* bytes of the frame */
-	__u32 direct;    /* bytes that went to the guest's buffers, from `offset` of them on */
-	__u32 offset;
-	__u32 spilled;
-	__u8 has_record;
-	__u8 has_hash;
-	__u8 at[VNET_HDR_HASH_LEN + DISSECTED]; /* the head */
+	__u32 front;  /* bytes that the kernel and the hash stage put in front of the frame */
+	__u32 length; /* of the frame */
+	__u8 lacks_record;
+	__u8 lacks_hash;
 };
 
 static struct how look(const struct vh_pair *pair)
 {
 	const struct vh_path *path = &pair->path;
-	struct how how = { .head = path->tap_header };
-	int reports = path->guest_header == VNET_HDR_HASH_LEN;
+	struct how how = {};
 
-	if (path->records && path->tap_header == VNET_HDR_LEN) {
+	if (path->records && path->tap_header == VNET_HDR_LEN)
 		how.records = history_has_records(pair->history);
-		how.head += how.records ? VNET_RECORD_LEN : 0;
-	}
-	how.rehashes = reports && path->rehashes && pair->history->reports;
-	/* A frame without a record lies 8 bytes off: it is put together, and looked at then. */
+	how.rehashes = path->rehashes && path->guest_header == VNET_HDR_HASH_LEN &&
+		       pair->history->reports;
+	/* Without the record it should have a frame comes into the hand first. */
 	if (how.rehashes && !how.records)
 		how.kept = DISSECTED;
 	else if (pair->is_filtered)
 		how.kept = FILTER_BYTES;
-	how.head += how.kept;
 	return how;
 }
 
-/* The window of fetched chains */
-
-static struct cursor window_cursor(const struct window *window)
+/* Of what read() and readv() give. Returns bytes, 0 if there is no packet, -1 after a fault. */
+static ssize_t check_read(struct vh_pair *pair, ssize_t length)
 {
-	return (struct cursor){ .span = window->spans + window->first_span,
-				.end = window->spans + window->last_span };
-}
-
-/* Make room for another chain at the end of the arrays. */
-static void window_compact(struct window *window)
-{
-	__u32 chains = window->last_chain - window->first_chain;
-	__u32 spans = window->last_span - window->first_span;
-
-	memmove(window->chains, window->chains + window->first_chain,
-		chains * sizeof(window->chains[0]));
-	memmove(window->spans, window->spans + window->first_span,
-		spans * sizeof(window->spans[0]));
-	window->first_chain = window->first_span = 0;
-	window->last_chain = chains;
-	window->last_span = spans;
-}
-
-/* Fetch one chain more. Returns 1, 0 if there is none or no room for it, -1 after a fault. */
-static int window_fetch(struct vh_pair *pair)
-{
-	struct window *window = &pair->window;
-	struct chain *chain;
-	int result;
-
-	/* As soon as it moves no more than was used: what is worked on stays in the cache. */
-	if (window->first_span > SLACK && window->first_span > window->last_span / 2)
-		window_compact(window);
-	if (window->last_span + VH_CHAIN_MAX > WINDOW)
+	COUNT(pair->counters.receive.system_calls, 1);
+	if (length >= 0)
+		return length;
+	if (errno == EAGAIN || errno == EINTR)
 		return 0;
-	chain = &window->chains[window->last_chain];
-	result = ring_fetch(&pair->receive, chain, window->spans + window->last_span);
-	if (result <= 0)
-		return result;
-	if (chain->readable)
-		return ring_fail(&pair->receive, VH_FAULT_DIRECTION, chain->head);
-	if (!chain->writable)
-		return ring_fail(&pair->receive, VH_FAULT_EMPTY, chain->head);
-	window->last_chain++;
-	window->last_span += chain->writable;
-	window->room += chain->writable_length;
-	window->descriptors += chain->descriptors;
-	return 1;
+	return ring_fail(&pair->receive, errno == EFAULT ? VH_FAULT_MEMORY : VH_FAULT_DEVICE,
+			 errno);
 }
 
 /*
- * Have `bytes` of buffers for one packet, or as many as there are. Returns how
- * many, -1 after a fault.
+ * Make out what was read: `length` bytes, of which those to look at are at
+ * `from`. Returns whether the packet is for the guest, counted if not.
  */
-static __s64 window_stock(struct vh_pair *pair, __u64 bytes)
-{
-	struct window *window = &pair->window;
-	int mergeable = pair->path.mergeable;
-	int result = 1;
-
-	while (result > 0 && (mergeable ? window->room < bytes
-					: window->first_chain == window->last_chain))
-		result = window_fetch(pair);
-	if (result < 0)
-		return -1;
-	if (window->first_chain == window->last_chain)
-		return 0;
-	return mergeable ? window->room : window->chains[window->first_chain].writable_length;
-}
-
-/* The guest has no more descriptors to bring buffers with, or we no room for them. */
-static int window_is_full(const struct vh_pair *pair)
-{
-	return !pair->path.mergeable || pair->window.descriptors >= pair->receive.size ||
-	       pair->window.last_span - pair->window.first_span + VH_CHAIN_MAX > WINDOW / 2;
-}
-
-/* Write the header in front of a frame that is in its place, and hand the chains over. */
-static void give(struct vh_pair *pair, struct vnet_hdr *header, __u32 frame)
+static int make_out(struct vh_pair *pair, const struct how *how, const __u8 *from,
+			   ssize_t length, struct packet *packet)
 {
 	struct vh_pair_traffic *traffic = &pair->counters.receive;
-	__u64 left = pair->path.guest_header + (__u64)frame;
-	struct window *window = &pair->window;
-	struct cursor cursor = window_cursor(window);
-	__u32 last = window->first_chain;
+	__u32 front = pair->path.tap_header;
+	int has_record = 0;
 
-	for (__u64 covered = window->chains[last].writable_length; covered < left;)
-		covered += window->chains[++last].writable_length;
-	header->num_buffers = last + 1 - window->first_chain;
-	cursor_write(&cursor, header, pair->path.guest_header);
-
-	while (window->first_chain <= last) {
-		const struct chain *chain = &window->chains[window->first_chain++];
-		__u64 length = chain->writable_length < left ? chain->writable_length : left;
-
-		if (pair->memory->log)
-			ring_log_spans(&pair->receive, window->spans + window->first_span, length);
-		ring_use(&pair->receive, chain->head, length);
-		left -= length;
-		window->room -= chain->writable_length;
-		window->descriptors -= chain->descriptors;
-		window->first_span += chain->writable;
+	if (length > front)
+		has_record = how->records && is_record(from + front, length - front);
+	if (has_record)
+		front += VNET_RECORD_LEN;
+	if (length <= front) {
+		COUNT(traffic->dropped[VH_DROP_MALFORMED], 1);
+		return 0;
 	}
-	if (window->first_chain == window->last_chain)
-		window->first_chain = window->last_chain = window->first_span =
-			window->last_span = 0;
-	COUNT(traffic->packets, 1);
-	COUNT(traffic->bytes, frame);
+	packet->front = front;
+	packet->length = length - front;
+	if (pair->is_filtered && !filter_accepts(&pair->filter, from + front, packet->length)) {
+		COUNT(traffic->dropped[VH_DROP_FILTERED], 1);
+		return 0;
+	}
+	if (pair->path.tap_header == VNET_HDR_HASH_LEN) {
+		take_reported_header(from, &packet->header);
+	} else {
+		packet->header = (struct vnet_hdr){};
+		memcpy(&packet->header, from, VNET_HDR_LEN);
+		if (has_record) /* its mark is not for the guest */
+			memcpy(&packet->header.hash_value, from + VNET_HDR_LEN, 6);
+		correct_header(&packet->header, has_record);
+	}
+	packet->lacks_record = how->records && !has_record;
+	packet->lacks_hash = how->rehashes && !has_record &&
+			     packet->header.hash_report == VNET_REPORT_NONE;
+	COUNT(pair->counters.recorded, has_record);
+	return 1;
 }
 
-/* A packet in the hand */
+static void rehash(struct vh_pair *pair, const __u8 *at, struct packet *packet)
+{
+	struct vnet_frame frame = { .data = at, .length = packet->length };
+
+	COUNT(pair->counters.rehashed,
+	      history_rehash(pair->history, pair->queue, &frame, &packet->header));
+}
+
+static void hand_over(struct vh_pair *pair, __u32 chains, __u32 frame)
+{
+	window_use(&pair->window, chains, pair->path.guest_header + (__u64)frame);
+	COUNT(pair->counters.receive.packets, 1);
+	COUNT(pair->counters.receive.bytes, frame);
+	/* After large packets small ones are believed slowly: a wrong guess costs them less. */
+	if (frame >= pair->expected)
+		pair->expected = frame;
+	else
+		pair->expected -= (pair->expected - frame + 15) / 16;
+}
+
+/* By hand */
 
 static __u64 now_ms(void)
 {
@@ -167,6 +129,29 @@ static __u64 now_ms(void)
 	return now.tv_sec * 1000ull + now.tv_nsec / 1000000;
 }
 
+static void take_in_hand(struct vh_pair *pair, __u8 *frame, const struct packet *packet)
+{
+	pair->in_hand.header = packet->header;
+	pair->in_hand.frame = frame;
+	pair->in_hand.length = packet->length;
+	pair->in_hand.deadline = 0;
+}
+
+/* The packet in the hand finds not enough buffers. Returns 1 when it is dropped, 0 if it waits. */
+static int wait_in_hand(struct vh_pair *pair)
+{
+	struct in_hand *in_hand = &pair->in_hand;
+	__u64 now = now_ms();
+
+	if (!in_hand->deadline)
+		in_hand->deadline = now + PATIENCE;
+	if (!pair->window.room || (!window_is_full(&pair->window) && now < in_hand->deadline))
+		return 0;
+	COUNT(pair->counters.receive.dropped[VH_DROP_NO_ROOM], 1);
+	in_hand->length = 0;
+	return 1;
+}
+
 /*
  * Copy the packet in the hand to the guest's buffers. Returns 1 when it is
  * delivered or dropped, 0 if it waits for buffers, -1 after a fault.
@@ -174,110 +159,90 @@ static __u64 now_ms(void)
 static int deliver(struct vh_pair *pair)
 {
 	struct in_hand *in_hand = &pair->in_hand;
-	__u64 needed = pair->path.guest_header + (__u64)in_hand->length;
-	__s64 room = window_stock(pair, needed);
+	__u32 header = pair->path.guest_header;
+	__u64 needed = header + (__u64)in_hand->length;
+	__s64 room = window_stock(&pair->window, needed);
 	struct cursor cursor;
+	__u32 chains;
 
 	if (room < 0)
 		return -1;
-	if ((__u64)room < needed) {
-		if (!in_hand->deadline)
-			in_hand->deadline = now_ms() + PATIENCE;
-		if (room && (window_is_full(pair) || now_ms() >= in_hand->deadline)) {
-			COUNT(pair->counters.receive.dropped[VH_DROP_NO_ROOM], 1);
-			in_hand->length = 0;
-			return 1;
-		}
-		return 0;
-	}
+	if ((__u64)room < needed)
+		return wait_in_hand(pair);
 	cursor = window_cursor(&pair->window);
-	cursor_skip(&cursor, pair->path.guest_header);
-	cursor_write(&cursor, in_hand->frame, in_hand->length);
-	give(pair, &in_hand->header, in_hand->length);
+	chains = window_chains(&pair->window, needed);
+	in_hand->header.num_buffers = chains;
+	memcpy(in_hand->frame - header, &in_hand->header, header);
+	cursor_write(&cursor, in_hand->frame - header, needed);
+	hand_over(pair, chains, in_hand->length);
 	in_hand->length = 0;
 	return 1;
 }
 
-/* Put the frame together in the hand, from its three pieces. */
-static void take_in_hand(struct vh_pair *pair, const struct how *how,
-			 const struct reading *reading)
+/* Read a packet into the hand. Returns 1, 0 if there is none, -1 after a fault. */
+static int receive_by_hand(struct vh_pair *pair, const struct how *how)
 {
-	struct in_hand *in_hand = &pair->in_hand;
-	__u32 start = pair->path.tap_header + (reading->has_record ? VNET_RECORD_LEN : 0);
-	__u32 length = how->head - start;
-	struct cursor cursor = window_cursor(&pair->window);
+	__u8 *at = pair->in_hand.bytes + HEADROOM;
+	struct packet packet;
+	ssize_t length;
 
-	if (length > reading->frame)
-		length = reading->frame;
-	memcpy(in_hand->frame, reading->at + start, length);
-	cursor_skip(&cursor, reading->offset);
-	cursor_read(&cursor, in_hand->frame + length, reading->direct);
-	memcpy(in_hand->frame + length + reading->direct, pair->spill, reading->spilled);
-	in_hand->header = reading->header;
-	in_hand->length = reading->frame;
-	in_hand->deadline = 0;
-	COUNT(pair->counters.copied, 1);
+	length = check_read(pair, read(pair->path.receive_fd, at, LARGEST));
+	if (length <= 0)
+		return length;
+	if (!make_out(pair, how, at, length, &packet))
+		return 1;
+	at += packet.front;
+	if (packet.lacks_hash)
+		rehash(pair, at, &packet);
+	take_in_hand(pair, at, &packet);
+	return 1;
 }
 
-/* A packet that is being read */
+/* Straight to the guest */
 
-/* Read one packet, into what buffers there are. Returns its bytes, 0 if there is none, or -errno. */
-static ssize_t read_tap(struct vh_pair *pair, const struct how *how, __u64 room,
-			struct reading *reading)
+/* Where the pieces of a packet are. */
+struct pieces {
+	__u32 offset;  /* in the guest's buffers, of what went there */
+	__u32 direct;  /* bytes of it */
+	__u32 spilled; /* bytes behind it, that are in the spill */
+	__u8 head[VNET_HDR_HASH_LEN + DISSECTED]; /* what comes first */
+};
+
+static ssize_t read_pieces(struct vh_pair *pair, const struct how *how, __u32 head,
+			   struct pieces *pieces)
 {
 	struct cursor cursor = window_cursor(&pair->window);
 	struct iovec *spans = pair->spans;
-	__u64 behind, direct = 0;
+	__u64 behind, room;
 	__u32 count = 1;
 	ssize_t length;
 
-	reading->offset = pair->path.guest_header + how->kept;
-	spans[0] = (struct iovec){ .iov_base = reading->at, .iov_len = how->head };
-	if (room > pair->offered)
-		room = pair->offered;
-	if (room > reading->offset) {
-		cursor_skip(&cursor, reading->offset);
-		count += cursor_list(&cursor, room - reading->offset, spans + 1, VH_CHAIN_MAX - 2,
-				     &direct);
-	}
+	pieces->offset = pair->path.guest_header + how->kept;
+	spans[0] = (struct iovec){ .iov_base = pieces->head, .iov_len = head };
+	cursor_skip(&cursor, pieces->offset);
+	count += cursor_list(&cursor, pair->expected, spans + 1, VH_CHAIN_MAX - 2, &room);
 	spans[count++] = (struct iovec){ .iov_base = pair->spill, .iov_len = LARGEST };
-	do {
-		length = readv(pair->path.receive_fd, spans, count);
-		COUNT(pair->counters.receive.system_calls, 1);
-	} while (length < 0 && errno == EINTR);
-	if (length < 0)
-		return errno == EAGAIN ? 0 : -errno;
+	length = check_read(pair, readv(pair->path.receive_fd, spans, count));
 
-	behind = length > how->head ? length - how->head : 0;
-	reading->direct = behind < direct ? behind : direct;
-	reading->spilled = behind - reading->direct;
+	behind = length > head ? length - head : 0;
+	pieces->direct = behind < room ? behind : room;
+	pieces->spilled = behind - pieces->direct;
 	return length;
 }
 
-/* What stands in front of the frame. Returns 0 for something too short to be a packet. */
-static int take_header(const struct vh_pair *pair, const struct how *how, ssize_t length,
-		       struct reading *reading)
+/* Put a packet together in the hand, of whose frame `kept` bytes are at `at`. */
+static void join_in_hand(struct vh_pair *pair, const struct pieces *pieces, const __u8 *at,
+			 __u32 kept, const struct packet *packet)
 {
-	struct vnet_hdr *header = &reading->header;
-	const __u8 *behind = reading->at + pair->path.tap_header;
+	__u8 *frame = pair->in_hand.bytes + HEADROOM;
+	struct cursor cursor = window_cursor(&pair->window);
 
-	if (length <= pair->path.tap_header)
-		return 0;
-	reading->frame = length - pair->path.tap_header;
-	reading->has_record = how->records && is_record(behind, reading->frame);
-	if (pair->path.tap_header == VNET_HDR_HASH_LEN) {
-		take_reported_header(reading->at, header);
-	} else {
-		*header = (struct vnet_hdr){};
-		memcpy(header, reading->at, VNET_HDR_LEN);
-		if (reading->has_record)
-			memcpy(&header->hash_value, behind, 6); /* its mark is not for the guest */
-		correct_header(header, reading->has_record);
-	}
-	reading->has_hash = reading->has_record || header->hash_report != VNET_REPORT_NONE;
-	if (reading->has_record)
-		reading->frame -= VNET_RECORD_LEN;
-	return reading->frame != 0;
+	memcpy(frame, at, kept);
+	cursor_skip(&cursor, pieces->offset);
+	cursor_read(&cursor, frame + kept, pieces->direct);
+	memcpy(frame + kept + pieces->direct, pair->spill, pieces->spilled);
+	take_in_hand(pair, frame, packet);
+	COUNT(pair->counters.copied, 1);
 }
 
 /* Whether `at` holds all that the dissector would look at of a frame that goes on behind it. */
@@ -292,91 +257,67 @@ static int holds_headers(const __u8 *at, __u32 length)
 	return l3.type != VNET_IPV6 || !vnet_is_extension(at[l3.offset + 6]);
 }
 
-static void rehash(struct vh_pair *pair, const __u8 *at, __u32 length, struct vnet_hdr *header)
+/* As receive_by_hand(), but the packet may have been delivered already. */
+static int receive_direct(struct vh_pair *pair, const struct how *how)
 {
-	struct vnet_frame frame = { .data = at, .length = length };
-
-	COUNT(pair->counters.rehashed,
-	      history_rehash(pair->history, pair->queue, &frame, header));
-}
-
-/* The next read is offered what a packet like the last would need; small ones pay for few. */
-static void learn(struct vh_pair *pair, __u32 bytes)
-{
-	if (bytes > pair->offered)
-		pair->offered = bytes;
-	else
-		pair->offered -= (pair->offered - bytes) / 16;
-	if (pair->offered < USUAL)
-		pair->offered = USUAL;
-}
-
-/*
- * Carry one packet. Returns 1 when one was read, 0 if there is none or no
- * buffer for it, -1 after a fault.
- */
-static int receive_packet(struct vh_pair *pair, const struct how *how)
-{
-	struct vh_pair_traffic *traffic = &pair->counters.receive;
-	struct reading reading;
+	__u32 head = pair->path.tap_header + (how->records ? VNET_RECORD_LEN : 0) + how->kept;
+	struct pieces pieces;
+	struct packet packet;
 	struct cursor cursor;
+	__u32 kept, chains;
 	const __u8 *frame;
 	ssize_t length;
 	__u64 needed;
 	__s64 room;
-	int by_hand;
 
-	room = window_stock(pair, pair->offered);
+	length = read_pieces(pair, how, head, &pieces);
+	if (length <= 0)
+		return length;
+	if (!make_out(pair, how, pieces.head, length, &packet))
+		return 1;
+	frame = pieces.head + packet.front;
+	kept = head - packet.front < packet.length ? head - packet.front : packet.length;
+	needed = pair->path.guest_header + (__u64)packet.length;
+	room = window_stock(&pair->window, needed);
+	if (room < 0)
+		return -1;
+	/* A frame without its record lies 8 bytes off. */
+	if (packet.lacks_record || (__u64)room < needed ||
+	    (packet.lacks_hash && !holds_headers(frame, packet.length))) {
+		join_in_hand(pair, &pieces, frame, kept, &packet);
+		if (packet.lacks_hash) {
+			rehash(pair, pair->in_hand.frame, &packet);
+			pair->in_hand.header = packet.header;
+		}
+		return 1;
+	}
+	if (packet.lacks_hash)
+		rehash(pair, frame, &packet);
+	chains = window_chains(&pair->window, needed);
+	packet.header.num_buffers = chains;
+	cursor = window_cursor(&pair->window);
+	cursor_write(&cursor, &packet.header, pair->path.guest_header);
+	cursor_write(&cursor, frame, kept);
+	if (pieces.spilled) {
+		cursor_skip(&cursor, pieces.direct);
+		cursor_write(&cursor, pair->spill, pieces.spilled);
+		COUNT(pair->counters.copied, 1);
+	}
+	hand_over(pair, chains, packet.length);
+	return 1;
+}
+
+/* Returns 1 when a packet was read, 0 if there is none or no buffer for it, -1 after a fault. */
+static int receive_packet(struct vh_pair *pair, const struct how *how)
+{
+	int is_large = pair->expected > DIRECT;
+	__s64 room = window_stock(&pair->window, is_large ? pair->expected : 1);
+
 	if (room <= 0) {
 		pair->starved = room == 0;
 		return room;
 	}
-	length = read_tap(pair, how, room, &reading);
-	if (length == 0)
-		return 0;
-	if (length < 0)
-		return ring_fail(&pair->receive,
-				 length == -EFAULT ? VH_FAULT_MEMORY : VH_FAULT_DEVICE, -length);
-	if (!take_header(pair, how, length, &reading)) {
-		COUNT(traffic->dropped[VH_DROP_MALFORMED], 1);
-		return 1;
-	}
-	frame = reading.at + pair->path.tap_header + (reading.has_record ? VNET_RECORD_LEN : 0);
-	if (pair->is_filtered && !filter_accepts(&pair->filter, frame, reading.frame)) {
-		COUNT(traffic->dropped[VH_DROP_FILTERED], 1);
-		return 1;
-	}
-	COUNT(pair->counters.recorded, reading.has_record);
-
-	needed = pair->path.guest_header + (__u64)reading.frame;
-	learn(pair, needed);
-	room = window_stock(pair, needed);
-	if (room < 0)
-		return -1;
-	by_hand = (__u64)room < needed || (how->records && !reading.has_record);
-	if (how->rehashes && !reading.has_hash) {
-		if (by_hand || !holds_headers(frame, reading.frame))
-			by_hand = 2;
-		else
-			rehash(pair, frame, reading.frame, &reading.header);
-	}
-	if (by_hand) {
-		take_in_hand(pair, how, &reading);
-		if (by_hand == 2)
-			rehash(pair, pair->in_hand.frame, reading.frame, &pair->in_hand.header);
-		return 1;
-	}
-
-	cursor = window_cursor(&pair->window);
-	cursor_skip(&cursor, pair->path.guest_header);
-	cursor_write(&cursor, frame, how->kept < reading.frame ? how->kept : reading.frame);
-	if (reading.spilled) {
-		cursor_skip(&cursor, reading.direct);
-		cursor_write(&cursor, pair->spill, reading.spilled);
-		COUNT(pair->counters.copied, 1);
-	}
-	give(pair, &reading.header, reading.frame);
-	return 1;
+	return is_large ? receive_direct(pair, how) : receive_by_hand(pair, how);
 }
 
 int pair_receive(struct vh_pair *pair)

@@ -70,11 +70,11 @@ static inline __u64 cursor_read(struct cursor *cursor, void *to, __u64 size)
 	return done;
 }
 
-/* List at most `bytes` bytes as spans of their own, `max` at most; returns how many. */
+/* List spans that have `bytes` bytes or more, `max` at most; returns how many. */
 static inline __u32 cursor_list(struct cursor *cursor, __u64 bytes, struct iovec *spans, __u32 max,
 				__u64 *listed)
 {
-	__u64 length = bytes;
+	__u64 length = ~0ull;
 	__u32 count = 0;
 	__u8 *at;
 
@@ -82,7 +82,7 @@ static inline __u32 cursor_list(struct cursor *cursor, __u64 bytes, struct iovec
 	while (*listed < bytes && count < max && (at = cursor_next(cursor, &length))) {
 		spans[count++] = (struct iovec){ .iov_base = at, .iov_len = length };
 		*listed += length;
-		length = bytes - *listed;
+		length = ~0ull;
 	}
 	return count;
 }

@@ -157,7 +157,7 @@ struct vh_pair_traffic {
 	__u64 dropped[VH_DROPS];
 	__u64 kicks;  /* notifications from the driver that woke the thread */
 	__u64 calls;  /* notifications to the driver */
-	__u64 system_calls; /* readv and writev */
+	__u64 system_calls; /* that read or write packets */
 };
 
 struct vh_pair_counters {
@@ -166,7 +166,7 @@ struct vh_pair_counters {
 	__u64 wakeups;
 	__u64 recorded; /* frames that brought a record */
 	__u64 rehashed; /* frames hashed here */
-	__u64 copied;   /* frames that took a copy more than usual */
+	__u64 copied;   /* large frames that did not go straight to the guest whole */
 };
 
 struct vh_bases {
@@ -185,6 +185,7 @@ int vh_pair_start(struct vh_pair *pair, struct vh_memory *memory,
 		  const struct vh_ring_setup *receive, const struct vh_ring_setup *transmit,
 		  const struct vh_path *path, struct vh_fault *fault);
 void vh_pair_stop(struct vh_pair *pair, struct vh_bases *bases);
+void vh_pair_forget(struct vh_pair *pair); /* a packet that waits for buffers, while stopped */
 int vh_pair_event_fd(const struct vh_pair *pair); /* readable after a fault */
 void vh_pair_fault(const struct vh_pair *pair, struct vh_fault *fault);
 void vh_pair_counters(const struct vh_pair *pair, struct vh_pair_counters *counters);

@@ -43,8 +43,7 @@ def test_driver_comes_and_goes(guest: Guest) -> None:
                 assert serving.carrier
             serving.wait_for("disconnected", turn)
             assert not serving.carrier
-        assert serving.stop() == 0
-        assert serving.said() == ""
+        serving.end()
 
 
 def test_state_is_taken_up(tmp_path: Path, guest: Guest) -> None:
@@ -73,8 +72,7 @@ def test_killed_guest(guest: Guest) -> None:
             serving.wait_for("disconnected")
         with bound(guest, serving) as wire:
             works(wire)
-        assert serving.stop() == 0
-        assert serving.said() == ""
+        serving.end()
 
 
 def test_backend_is_told_to_stop(tmp_path: Path, guest: Guest) -> None:

@@ -5,7 +5,9 @@ What to expect is computed by the Python reference from the table and key that
 `ethtool -x` shows in the guest.
 """
 
+import json
 import struct
+import subprocess
 import time
 from collections.abc import Iterator, Sequence
 
@@ -168,6 +170,18 @@ def test_fewer_queues(wire: Wire) -> None:
     assert {entry.queue for entry in check(wire)} == {0, 1, 2, 3}
 
 
+def wait_for_bridge(name: str, ports: int) -> None:
+    """Ports forward once the kernel has noticed that their links are up."""
+    deadline = time.monotonic() + 5
+    while True:
+        shown = subprocess.check_output(["ip", "-j", "-d", "link", "show", "master", name])
+        states = [port["linkinfo"]["info_slave_data"]["state"] for port in json.loads(shown)]
+        if states == ["forwarding"] * ports:
+            return
+        assert time.monotonic() < deadline, states
+        time.sleep(0.02)
+
+
 def test_over_a_bridge(wire: Wire) -> None:
     """As most guests are connected."""
     wire.ethtool("-X", *EVEN)
@@ -180,6 +194,7 @@ def test_over_a_bridge(wire: Wire) -> None:
         links.enslave("port", "br0")
         links.enslave(TAP, "br0")
         try:
+            wait_for_bridge("br0", ports=2)
             check(wire, link_name="outside")
         finally:
             links.delete("br0")

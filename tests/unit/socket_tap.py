@@ -79,6 +79,9 @@ class SocketTap(Closing):
             automatic=wanted.automatic,
         )
 
+    def keep_to(self, count: int) -> None:
+        """Nothing: who sends here says which queue."""
+
     def use_queues(self, count: int) -> None:
         self.in_use.append(count)
 

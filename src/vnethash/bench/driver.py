@@ -10,9 +10,9 @@ buffers, kicks, and looks until all have come. On a packet's way there is C only
 import os
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -24,8 +24,9 @@ from vnethash.testing.memory import SharedMemory
 from vnethash.testing.ring import Buffer, DriverRing, bytes_needed
 from vnethash.vhost_user.host_tap import HostTap
 from vnethash.vhost_user.memory import GuestMemory, Region
-from vnethash.vhost_user.pairs import PathSetup, QueuePair
+from vnethash.vhost_user.pairs import PairCounters, PathSetup, QueuePair
 from vnethash.vhost_user.rings import RingSetup
+from vnethash.virtio.header import HASH_SIZE
 
 RING_SIZE = 256
 """Descriptors of a ring, as VMMs have it by default."""
@@ -191,16 +192,16 @@ class Ring(Closing):
         self._address = memory.allocate(bytes_needed(RING_SIZE))
         self._view = memory.view(self._address, bytes_needed(RING_SIZE))
         self._receives = not chains.contents
-        ring = self._laid_out()
-        for chain in range(RING_SIZE // len(chains.lengths)):
-            ring.add(list(self._buffers(chains, chain)))
-        self._chains = bytes(ring.table)
         self._chain, self._header = len(chains.lengths), header if self._receives else 0
+        ring = self._begun()
+        for chain in range(RING_SIZE // self._chain):
+            ring.add(list(self._buffers(chains, chain)))
+        self._table = bytes(ring.table)
         self._kick, self.call = (os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(2))
 
-    def begin(self) -> RingSetup:
-        """As before anybody used it."""
-        ring, address = self._laid_out(), self._memory.user_address
+    def setup(self) -> RingSetup:
+        """How the backend gets it, and as it has to be then: as nobody had used it."""
+        ring, address = self._begun(), self._memory.user_address
         return RingSetup(
             size=RING_SIZE,
             descriptors=address(ring.descriptors),
@@ -212,16 +213,17 @@ class Ring(Closing):
         )
 
     def driver(self) -> tuple[dict[str, Any], object]:
-        """The fields of a struct driver_ring that begins, and what keeps their memory alive."""
+        """Fields of a struct driver_ring that begins, and what keeps their memory alive."""
         ffi, _ = bench_library()
         whole = self._memory.regions[0].region
         memory = ffi.from_buffer("uint8_t[]", self._memory.view(whole.guest_address, whole.size))
-        ring, chains = self._laid_out(), ffi.from_buffer(self._chains)
+        table = ffi.from_buffer(self._table)
+        ring = self._begun()
         fields = {
             "table": memory + (ring.descriptors - whole.guest_address),
             "available": memory + (ring.available - whole.guest_address),
             "used": memory + (ring.used_ring - whole.guest_address),
-            "chains": chains,
+            "chains": table,
             "memory": memory,
             "start": whole.guest_address,
             "size": RING_SIZE,
@@ -229,17 +231,18 @@ class Ring(Closing):
             "header": self._header,
             "kick": self._kick,
         }
-        return fields, (memory, chains)
+        return fields, (memory, table)
 
-    def _laid_out(self) -> DriverRing:
+    def _begun(self) -> DriverRing:
         return DriverRing(self._view, self._address, RING_SIZE, event_idx=True)
 
     def _buffers(self, chains: Chains, chain: int) -> Iterator[Buffer]:
         content = chains.contents[chain % len(chains.contents)] if chains.contents else b""
-        for length in chains.lengths:
+        for room in chains.lengths:
+            length = min(room, len(content)) if content else room
             address = self._memory.allocate(length)
             with self._memory.view(address, length) as view:
-                view[:] = content[:length] if content else bytes(length)
+                view[:] = content[:length] or bytes(length)
             content = content[length:]
             yield Buffer(address, length, writable=self._receives)
 
@@ -249,7 +252,7 @@ class Ring(Closing):
 
 
 class Guest(Mover):
-    """Queue pairs of the backend on the queues of a tap, and the rings of the guest's driver."""
+    """Queue pairs of the backend on the queues of a tap, and the driver of their rings."""
 
     def __init__(
         self,
@@ -258,16 +261,102 @@ class Guest(Mover):
         *,
         header: int,
         mergeable: bool,
-        buffers: tuple[int, ...],
-        messages: Chains,
+        receive: Chains,
+        transmit: Chains,
+        merged: int = 1,
     ) -> None:
-        """``header`` has 12 bytes, or 20 with hash; a chain to receive in has ``buffers``."""
+        """``header`` has 12 bytes, or 20 with hash; a received packet takes ``merged`` chains."""
         super().__init__(name)
-        self._ffi, self._lib = bench_library()
-        self._path = partial(
-            PathSetup,
-            guest_header=header,
-            mergeable=mergeable,
-            records=header == HASH_SIZE and tap.takes_records,
-            rehash=header == HASH_SIZE and tap.rehashes,
+        ffi, self._lib = bench_library()
+        self._tap, self._header, self._mergeable, self._merged = tap, header, mergeable, merged
+        with ExitStack() as resources:
+            shared = resources.enter_context(SharedMemory((_MEMORY,)))
+            self._receive, self._transmit = (
+                [
+                    resources.enter_context(Ring(shared, chains, header))
+                    for _ in range(tap.queue_pairs)
+                ]
+                for chains in (receive, transmit)
+            )
+            regions = [
+                Region(
+                    guest_address=region.region.guest_address,
+                    size=region.region.size,
+                    user_address=region.region.user_address,
+                    mmap_offset=region.region.mmap_offset,
+                    fd=region.fd,
+                )
+                for region in shared.regions
+            ]
+            self._memory = resources.enter_context(GuestMemory(regions))
+            self._pairs = [
+                resources.enter_context(QueuePair(index, tap.history))
+                for index in range(tap.queue_pairs)
+            ]
+            self._resources = resources.pop_all()
+        self._drivers = [self._driven(rings) for rings in (self._receive, self._transmit)]
+        self._burst = ffi.new("struct burst *")
+
+    def _driven(self, rings: Sequence[Ring]) -> tuple[Any, object]:
+        """A struct driver_ring[], and what it needs."""
+        fields, kept = zip(*(ring.driver() for ring in rings), strict=True)
+        return bench_library().ffi.new("struct driver_ring[]", list(fields)), kept
+
+    def _start(self) -> None:
+        reports = self._header == HASH_SIZE
+        for index, pair in enumerate(self._pairs):
+            setups = self._receive[index].setup(), self._transmit[index].setup()
+            for rings, _ in self._drivers:
+                rings[index].next = rings[index].seen = 0
+            path = PathSetup(
+                receive_fd=self._tap.fd(index),
+                transmit_fd=self._tap.fd(index),
+                guest_header=self._header,
+                mergeable=self._mergeable,
+                records=reports and self._tap.takes_records,
+                rehash=reports and self._tap.rehashes,
+            )
+            pair.start(self._memory, *setups, path)
+
+    def _stop(self) -> None:
+        for pair in self._pairs:
+            pair.stop()
+
+    def counters(self) -> list[PairCounters]:
+        """Of each pair, since it was made."""
+        return [pair.counters() for pair in self._pairs]
+
+    def receive(self, packets: int) -> Burst:
+        return self._moved(self._drivers[0], packets * self._merged)
+
+    def transmit(self, packets: int) -> Burst:
+        before = self._taken()
+        burst = self._moved(self._drivers[1], packets)
+        return replace(burst, packets=self._taken() - before)
+
+    def _taken(self) -> int:
+        """Packets that the tap took."""
+        return sum(counters.transmit.packets for counters in self.counters())
+
+    def _moved(self, driver: tuple[Any, object], chains: int) -> Burst:
+        rings, _ = driver
+        self._check(self._lib.driver_burst(rings, len(rings), chains // len(rings), self._burst))
+        return Burst.of(self._burst)
+
+    def ping(self, wire: int, frame: bytes, count: int) -> list[int]:
+        times = bench_library().ffi.new("uint64_t[]", count)
+        (receive, _), (transmit, _) = self._drivers
+        call = self._receive[0].call
+        self._check(
+            self._lib.ping(wire, frame, len(frame), call, -1, receive, transmit, count, times)
         )
+        return list(times)
+
+    def _check(self, result: int) -> None:
+        for pair in self._pairs:
+            if fault := pair.fault():
+                raise fault.error()
+        super()._check(result)
+
+    def close(self) -> None:
+        self._resources.close()

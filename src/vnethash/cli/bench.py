@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 def bench_command(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAMES]...", help="Of bulk, stages, path, startup (default all)."),
+        typer.Argument(
+            metavar="[NAMES]...", help="Of bulk, stages, path, vhost, startup (default all)."
+        ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Few rounds: does it run at all?")] = False,
     repeat: Annotated[
@@ -41,7 +43,8 @@ def bench_command(
     """Measure what hashing and steering cost, against what there is without.
 
     bulk: hashing in user space. stages: the BPF programs. path: CPU per
-    packet through a tap. startup: opening a tap, changing its configuration.
+    packet through a tap. vhost: from a tap to a guest's rings and back.
+    startup: opening a tap, changing its configuration.
     All but bulk need root; traffic stays in namespaces made for it.
     """
     from dataclasses import replace
@@ -111,7 +114,9 @@ def _table(name: str, rows: "list[Row]", saved: "Saved | None") -> "Table":
         first = Text(row.case if row.case != case else "", style="bold")
         case = row.case
         cells = [first, Text(row.variant), _value(row), Text(_spread(row.value), style="dim")]
-        cells += [Text(_number(row.parts[part].median)) for part in parts if part in row.parts]
+        cells += [
+            Text(_number(row.parts[part].median) if part in row.parts else "") for part in parts
+        ]
         if has_ratio:
             cells += _ratio(row, base_of(row.benchmark, row.case))
         if saved is not None:

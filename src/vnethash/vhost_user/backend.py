@@ -2,10 +2,11 @@
 """The device a front end drives: its model, its rings, and the tap behind them."""
 
 import os
+import select
 import selectors
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from vnethash.closing import Closing
@@ -35,13 +36,21 @@ class _Pair:
     path: QueuePair
     receive: RingSetup | None = None
     transmit: RingSetup | None = None
-    broken: bool = False
+    broken: RingError | None = None
     """A rule was broken: its rings are left alone until one is set up anew."""
 
     @property
     def drains(self) -> bool:
         """Whether packets that come for it are taken."""
-        return self.receive is not None and not self.broken
+        return self.receive is not None and self.broken is None
+
+    def set(self, index: int, ring: RingSetup | None) -> RingSetup | None:
+        """Have ``ring`` as the virtqueue of that index; returns what was there."""
+        if index % 2:
+            before, self.transmit = self.transmit, ring
+        else:
+            before, self.receive = self.receive, ring
+        return before
 
     def halt(self) -> None:
         """Stop the thread; the rings remember how far it came."""
@@ -60,7 +69,7 @@ class _Control:
 
     index: int
     queue: ControlQueue
-    kick: int
+    kicks: select.epoll = field(default_factory=select.epoll)
 
 
 class Backend(Closing):
@@ -126,8 +135,7 @@ class Backend(Closing):
         imported, self._imported = self._imported, None
         if imported and imported.features == state.features:
             state = imported
-        self._tap.apply(self._wanted(state))
-        self.device.commit(state)
+        self._begin(state)
         names = format_features(state.features)
         self._journal("features", {"features": names, "imported": state is imported})
         if state is imported:
@@ -146,7 +154,7 @@ class Backend(Closing):
 
     def reset(self) -> None:
         self.device.reset()
-        self._tap.apply(self._wanted(self.device.state))
+        self._begin(self.device.state)
 
     def set_status(self, status: int) -> None:
         """Nothing waits for DRIVER_OK: a ring runs when it is kicked off and enabled."""
@@ -167,19 +175,17 @@ class Backend(Closing):
             raise VnethashError(f"there is no queue {index} with these features")
         pair = self._pairs[index // 2]
         pair.halt()
-        pair.broken = False
-        if index % 2:
-            pair.transmit = setup
-        else:
-            pair.receive = setup
+        pair.broken = None
+        pair.set(index, setup)
         try:
             self._rebalance()
+            if pair.broken:
+                raise pair.broken
         except VnethashError:
-            if index % 2:
-                pair.transmit = None
-            else:
-                pair.receive = None
-            self._rebalance()
+            pair.halt()
+            pair.broken = None
+            pair.set(index, None)
+            self._settle()
             raise
 
     def stop_ring(self, index: int) -> int:
@@ -187,12 +193,8 @@ class Backend(Closing):
             return self._stop_control()
         pair = self._pairs[index // 2]
         pair.halt()
-        if index % 2:
-            ring, pair.transmit = pair.transmit, None
-        else:
-            ring, pair.receive = pair.receive, None
-        with suppress(VnethashError):  # the tap is gone, and with it what could come
-            self._rebalance()
+        ring = pair.set(index, None)
+        self._settle()
         return ring.base if ring else 0
 
     # Of whoever runs it
@@ -230,7 +232,19 @@ class Backend(Closing):
     # How the tap and the threads follow
 
     def _rebalance(self) -> None:
-        """Let packets come on those queues that the driver wants and somebody drains."""
+        """Let packets come on those queues that the driver wants and somebody drains.
+
+        Raises DeviceError if the tap cannot follow.
+        """
+        while not self._balance():
+            pass  # a pair is broken, and fewer queues can be in use
+
+    def _settle(self) -> None:
+        """As _rebalance(), on the way back from something: the tap may be gone."""
+        with suppress(DeviceError):
+            self._rebalance()
+
+    def _balance(self) -> bool:
         state = self.device.state
         served = 0
         while served < len(self._pairs) and self._pairs[served].drains:
@@ -240,34 +254,42 @@ class Backend(Closing):
         commanded = self._control is not None and state.steering is None
         in_use = min(served, state.queue_pairs) if commanded else served
         if in_use != self._in_use:
+            leaving = self._pairs[in_use : self._in_use]
+            # Where a ring is taken away, its thread has stopped already.
+            if 0 < in_use < self._in_use and all(pair.path.running for pair in leaving):
+                self._tap.keep_to(in_use)
             for pair in self._pairs[min(in_use, self._in_use) :]:
                 pair.halt()
             self._tap.use_queues(in_use)
             self._in_use = in_use
             self._journal("queues", {"in_use": in_use})
-        for index in range(len(self._pairs)):
-            self._resume(index)
+        return all(self._resume(pair) for pair in self._pairs)
 
-    def _resume(self, index: int) -> None:
-        pair = self._pairs[index]
+    def _resume(self, pair: _Pair) -> bool:
+        """Have the thread of a pair run, if it should; False if its rings are broken."""
         if self._memory is None or pair.path.running or pair.broken:
-            return
+            return True
         if not (pair.receive or pair.transmit):
-            return
+            return True
         state = self.device.state
-        received = index < self._in_use and pair.drains
+        in_use = pair.path.index < self._in_use
         wanted = state.receive_filter
         path = PathSetup(
-            receive_fd=self._tap.fd(index) if received else -1,
+            receive_fd=self._tap.fd(pair.path.index) if in_use and pair.drains else -1,
             # A queue that is not in use sends nothing.
-            transmit_fd=self._tap.fd(index if index < self._in_use else 0),
+            transmit_fd=self._tap.fd(pair.path.index if in_use else 0),
             guest_header=state.header_size,
             mergeable=Feature.MRG_RXBUF in state.features,
             records=state.reports and self._tap.takes_records,
             rehash=state.reports and self._tap.rehashes,
             filter=None if wanted == _EVERYTHING else wanted,
         )
-        pair.path.start(self._memory, pair.receive, pair.transmit, path)
+        try:
+            pair.path.start(self._memory, pair.receive, pair.transmit, path)
+        except RingError as error:
+            pair.broken = error
+            self._journal("fault", {"queue": f"pair {pair.path.index}", "reason": error.message})
+        return not pair.broken
 
     def _wanted(self, state: DeviceState) -> Wanted:
         steering = state.steering
@@ -280,6 +302,13 @@ class Backend(Closing):
         )
         return Wanted(rss, steering is None, state.reports, offloads(state.offloads))
 
+    def _begin(self, state: DeviceState) -> None:
+        """As _follow(), for a driver that has no rings yet."""
+        self._tap.apply(self._wanted(state))
+        self.device.commit(state)
+        for pair in self._pairs:
+            pair.path.forget()
+
     def _follow(self, state: DeviceState) -> None:
         """Have tap and data path do as ``state`` says, and commit it.
 
@@ -287,21 +316,18 @@ class Backend(Closing):
         """
         before = self.device.state
         wanted = self._wanted(state)
-        if state.steering is None:  # before the queues it may send to go out of use
-            self._tap.apply(wanted)
         self.device.commit(state)
         if state.receive_filter != before.receive_filter:
             for pair in self._pairs:
                 pair.halt()
         try:
             self._rebalance()
-            if state.steering is not None:
-                self._tap.apply(wanted)
+            self._tap.apply(wanted)
         except VnethashError:
             self.device.commit(before)
             with suppress(VnethashError):
                 self._tap.apply(self._wanted(before))
-            self._rebalance()
+            self._settle()
             raise
 
     def _announce(self) -> None:
@@ -313,18 +339,18 @@ class Backend(Closing):
     # The control queue
 
     def _start_control(self, memory: GuestMemory, index: int, setup: RingSetup) -> None:
-        control = _Control(index, ControlQueue(memory, setup), setup.kick)
-        if setup.kick >= 0:
-            try:
-                # Who made it may have emptied it before us.
-                os.set_blocking(setup.kick, False)
-                self._selector.register(setup.kick, selectors.EVENT_READ, self._on_kick)
-            except OSError as error:
-                control.queue.close()
-                reason = os.strerror(error.errno or 0).lower()
-                raise VnethashError(f"its kick descriptor cannot be waited for: {reason}") from None
-        self._control = control
-        self._rebalance()
+        if setup.kick < 0:
+            raise VnethashError("the control queue has no kick descriptor: it is not polled")
+        self._control = control = _Control(index, ControlQueue(memory, setup))
+        try:
+            # Edges, so that nobody has to read what the front end also has its hands on.
+            control.kicks.register(setup.kick, select.EPOLLIN | select.EPOLLET)
+            self._selector.register(control.kicks, selectors.EVENT_READ, self._on_kick)
+            self._rebalance()
+        except (OSError, VnethashError) as error:
+            self._stop_control()
+            self._settle()
+            raise VnethashError(f"the control queue cannot be served: {error}") from error
         os.eventfd_write(self._more_fd, 1)  # for what was sent before it was watched
 
     def _stop_control(self) -> int:
@@ -337,27 +363,20 @@ class Backend(Closing):
         return base
 
     def _ignore_kicks(self, control: _Control) -> None:
-        if control.kick >= 0:
-            self._selector.unregister(control.kick)
-            control.kick = -1
+        if control.kicks.closed:
+            return
+        if control.kicks.fileno() in self._selector.get_map():
+            self._selector.unregister(control.kicks)
+        control.kicks.close()
 
     def _on_kick(self) -> None:
-        control = self._control
-        if control is None:
-            return
-        try:
-            kicked = os.read(control.kick, 8)
-        except BlockingIOError:
-            return
-        except OSError:
-            kicked = b""
-        if not kicked:  # its other end is gone, and it would be readable for ever
-            self._ignore_kicks(control)
-        self._obey_some(control)
+        if self._control:
+            self._control.kicks.poll(0)
+            self._obey_some(self._control)
 
     def _on_more(self) -> None:
         os.eventfd_read(self._more_fd)
-        if self._control and self._control.kick >= 0:
+        if self._control and not self._control.kicks.closed:
             self._obey_some(self._control)
 
     def _obey_some(self, control: _Control) -> None:
@@ -394,9 +413,8 @@ class Backend(Closing):
         if fault is None:
             return  # a message before this in the loop has stopped and started it
         pair.halt()
-        pair.broken = True
-        index = self._pairs.index(pair)
-        self._journal("fault", {"queue": f"pair {index}", "reason": str(fault)})
+        pair.broken = fault.error()
+        self._journal("fault", {"queue": f"pair {pair.path.index}", "reason": str(fault)})
         if fault.reason is FaultReason.DEVICE:
             raise DeviceError(f"{self._tap.name}: {fault}", hint="the tap was deleted")
-        self._rebalance()
+        self._settle()

@@ -4,6 +4,8 @@
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from os import read
+from select import POLLIN, poll
+from time import monotonic, sleep
 from typing import Self
 
 from vnethash.closing import Closing
@@ -25,7 +27,12 @@ from vnethash.kernel.link import set_mtu, set_up
 from vnethash.kernel.tun import Offload, TunDevice
 from vnethash.reporting import Reporting
 from vnethash.rss.config import RssConfig
+from vnethash.rss.table import even_table
 from vnethash.virtio.features import Feature
+
+_DRAIN = 0.05
+_LOOK_EVERY = 0.0005
+"""Seconds."""
 
 _LARGEST_PACKET = 1 << 17
 _QUEUE_LENGTH = 1000  # tx_queue_len of a tap: what its ring holds at most
@@ -84,6 +91,7 @@ class HostTap(Closing):
         self._resources = resources
         self._wanted: Wanted | None = None
         self._carrier = False
+        self._kept = False
         self.history = history
         self.engine = engine
         self.offloads = _offloads_of(device)
@@ -191,6 +199,27 @@ class HostTap(Closing):
         else:
             self._attachment.configure(wanted.rss, reporting)
 
+    def keep_to(self, count: int) -> None:
+        """Steer to the first ``count`` queues only, and wait until the others were read.
+
+        Whoever reads them has to go on meanwhile. use_queues() comes next, and
+        ends it. Without BPF nothing happens: what is in a queue that goes out of
+        use is lost.
+        """
+        wanted = self._wanted
+        if self._attachment is None or wanted is None:
+            return
+        rss = wanted.rss.replace(indirection_table=even_table(count), unclassified_queue=0)
+        self._kept = True
+        self._attachment.configure(rss, self._reporting if wanted.reports else Reporting.OFF)
+        leaving = poll()
+        for fd in self._device.fds[count:]:
+            leaving.register(fd, POLLIN)
+        quiet, deadline = 0, monotonic() + _DRAIN
+        while quiet < 2 and monotonic() < deadline:  # twice: one may still be on its way
+            sleep(_LOOK_EVERY)
+            quiet = 0 if leaving.poll(0) else quiet + 1
+
     def use_queues(self, count: int) -> None:
         """Have packets on the first ``count`` queues only; on none, the carrier is off.
 
@@ -200,6 +229,9 @@ class HostTap(Closing):
         if count == 0:
             _set_carrier(self._device, False)
         self._device.use_queues(max(count, 1))
+        if self._kept and self._wanted:
+            self._kept = False
+            self._apply(self._wanted)
         if count == 0:
             self._drain()
         elif not self._carrier:

@@ -91,7 +91,7 @@ class PairCounters:
     """Since the pair was made.
 
     ``recorded`` frames brought a record, ``rehashed`` ones were hashed here;
-    ``copied`` ones did not go straight into the guest's buffers.
+    ``copied`` ones were large and yet did not go straight to the guest whole.
     """
 
     receive: Traffic
@@ -160,6 +160,10 @@ class QueuePair(Closing):
             self._lib.vh_pair_stop(self._handle, bases)
             self.running = False
         return Bases(bases.receive, bases.transmit)
+
+    def forget(self) -> None:
+        """Drop the packet that may wait for buffers: it was for another driver. While stopped."""
+        self._lib.vh_pair_forget(self._handle)
 
     def fileno(self) -> int:
         """Readable while the thread has ended by itself: see fault()."""

@@ -5,13 +5,14 @@ import fcntl
 import os
 import select
 import socket
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from vnethash.kernel.tun import TunDevice
 
-_FULL = 0xFFFFFFFFFFFFFFFE
+FULL = 0xFFFFFFFFFFFFFFFE
 """What an eventfd holds at most: one more and the writer waits (eventfd(2))."""
 
 _F_SEAL_FUTURE_WRITE = 0x10  # fcntl.h; Python has no name for it
@@ -19,21 +20,30 @@ _F_SEAL_FUTURE_WRITE = 0x10  # fcntl.h; Python has no name for it
 Maker = Callable[[ExitStack], int]
 
 
-def _owned(left: ExitStack, fd: int) -> int:
+def owned(left: ExitStack, fd: int) -> int:
     left.callback(os.close, fd)
     return fd
 
 
-def _eventfd(flags: int = 0, value: int = 0) -> Maker:
-    return lambda left: _owned(left, os.eventfd(0, os.EFD_CLOEXEC | flags)) if not value else (
-        _filled(left, value)
-    )
+def fill(fd: int) -> None:
+    """Write into a pipe or an eventfd that does not block until it would."""
+    chunk = bytes(4096)
+    if "eventfd" in os.readlink(f"/proc/self/fd/{fd}"):
+        chunk = FULL.to_bytes(8, sys.byteorder)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(fd, chunk)
 
 
-def _filled(left: ExitStack, value: int) -> int:
-    fd = _owned(left, os.eventfd(0, os.EFD_CLOEXEC))
-    os.eventfd_write(fd, value)
-    return fd
+def _eventfd(flags: int = 0, *, full: bool = False) -> Maker:
+    def make(left: ExitStack) -> int:
+        fd = owned(left, os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK | flags))
+        if full:
+            fill(fd)
+        os.set_blocking(fd, not flags & os.EFD_NONBLOCK)
+        return fd
+
+    return make
 
 
 def _pipe(end: int, *, alone: bool, full: bool = False) -> Maker:
@@ -41,16 +51,13 @@ def _pipe(end: int, *, alone: bool, full: bool = False) -> Maker:
         ends = os.pipe()
         if full:
             os.set_blocking(ends[1], False)
-            try:
-                while True:
-                    os.write(ends[1], bytes(4096))
-            except BlockingIOError:
-                os.set_blocking(ends[1], True)
+            fill(ends[1])
+            os.set_blocking(ends[1], True)
         if alone:
             os.close(ends[1 - end])
         else:
-            _owned(left, ends[1 - end])
-        return _owned(left, ends[end])
+            owned(left, ends[1 - end])
+        return owned(left, ends[end])
 
     return make
 
@@ -80,21 +87,21 @@ def _socket(family: int, kind: int, protocol: int = 0, *, listens: bool = False)
 
 
 def _opened(path: str, flags: int) -> Maker:
-    return lambda left: _owned(left, os.open(path, flags | os.O_CLOEXEC))
+    return lambda left: owned(left, os.open(path, flags | os.O_CLOEXEC))
 
 
 def _file(size: int) -> Maker:
     def make(left: ExitStack) -> int:
-        file = left.enter_context(tempfile.TemporaryFile())
-        file.truncate(size)
-        return file.fileno()
+        fd = owned(left, os.open(tempfile.gettempdir(), os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC))
+        os.ftruncate(fd, size)
+        return fd
 
     return make
 
 
 def _memfd(size: int, seals: int = 0) -> Maker:
     def make(left: ExitStack) -> int:
-        fd = _owned(left, os.memfd_create("hostile", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+        fd = owned(left, os.memfd_create("hostile", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
         os.ftruncate(fd, size)
         if seals:
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
@@ -108,7 +115,7 @@ def _path_of_pipe(left: ExitStack) -> int:
 
 
 def _tap(left: ExitStack) -> int:
-    return left.enter_context(TunDevice.create("other", 1)).fds[0]
+    return left.enter_context(TunDevice.create(None, 1)).fds[0]
 
 
 def _epoll(left: ExitStack) -> int:
@@ -116,14 +123,14 @@ def _epoll(left: ExitStack) -> int:
 
 
 def _pidfd(left: ExitStack) -> int:
-    return _owned(left, os.pidfd_open(os.getpid()))
+    return owned(left, os.pidfd_open(os.getpid()))
 
 
 KINDS: Mapping[str, Maker] = {
     "eventfd": _eventfd(os.EFD_NONBLOCK),
     "blocking eventfd": _eventfd(),
     "semaphore": _eventfd(os.EFD_SEMAPHORE),
-    "full eventfd": _eventfd(value=_FULL),
+    "full eventfd": _eventfd(full=True),
     "pipe to read": _pipe(0, alone=False),
     "pipe to write": _pipe(1, alone=False),
     "pipe nobody writes": _pipe(0, alone=True),
@@ -158,7 +165,3 @@ KINDS: Mapping[str, Maker] = {
     "memfd not to map": _memfd(1 << 20, _F_SEAL_FUTURE_WRITE),
 }
 """By name, ways to make one that closes with the stack; some are well-formed."""
-
-EVENTS = [name for name in KINDS if "eventfd" in name or "pipe" in name or "socket" in name]
-"""Those a careless server takes for something to wait for or to write to."""
-

@@ -35,7 +35,7 @@ _RSS = RssConfig.symmetric(QUEUES)
 _WINDOW = 0.05
 _BUSY = 0.4
 _PACKET_VNET_HDR = 15
-_EVENTS = 200
+_LATEST, _LINE = 12, 200
 _SETTLES = 5.0
 
 
@@ -64,7 +64,7 @@ class Siege:
     def __init__(self, path: Path, process: "subprocess.Popen[str]", errors: IO[str]) -> None:
         self.path = path
         self.process = process
-        self.events: deque[Mapping[str, Any]] = deque(maxlen=_EVENTS)
+        self.events: deque[Mapping[str, Any]] = deque(maxlen=_LATEST)
         self._errors = errors
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
@@ -79,29 +79,39 @@ class Siege:
             self.events.append(json.loads(line))
 
     def connect(self) -> FrontEnd:
-        return FrontEnd.connect(self.path)
+        """The next front end, once the server's queue of callers has room for it."""
+        deadline = time.monotonic() + _SETTLES
+        while True:
+            try:
+                return FrontEnd.connect(self.path)
+            except BlockingIOError:
+                assert time.monotonic() < deadline, "it accepts nobody"
+                time.sleep(0.001)
 
     @contextmanager
     def driver(self, **options: Any) -> Iterator[FakeDriver]:
         """A driver whose rings run, so that packets can come."""
-        with self.connect() as front_end:
-            with FakeDriver(front_end, **options) as driver:
-                front_end.features()
-                self._wait(lambda: "qdisc noop" not in link_line(TAP), "the tap has no carrier")
-                yield driver
+        with self.connect() as front_end, FakeDriver(front_end, **options) as driver:
+            front_end.features()
+            self._wait(lambda: "qdisc noop" not in link_line(TAP), "the tap has no carrier")
+            yield driver
 
     def attack(self, do: Callable[[ExitStack], None]) -> None:
         """Let ``do`` attack under traffic; what it leaves in the stack goes when it was watched.
 
         AssertionError if the server does not live through it, or spins, or keeps something.
         """
-        with ExitStack() as left:
-            with self.flood:
-                do(left)
-            self.idles()
-        self.recovers()
+        try:
+            with ExitStack() as left:
+                with self.flood:
+                    do(left)
+                self.idles()
+            self.recovers()
+        except Exception as error:
+            error.add_note(self._story())
+            raise
 
-    def idles(self) -> None:
+    def idles(self, why: str = "") -> None:
         """Nobody asks anything of the process: it has to sleep."""
 
         def sleeps() -> bool:
@@ -109,7 +119,7 @@ class Siege:
             time.sleep(_WINDOW)
             return self._cpu_time() - before < _BUSY * _WINDOW
 
-        self._wait(sleeps, "it spins")
+        self._wait(sleeps, f"it spins {why}")
 
     def recovers(self) -> None:
         """A healthy driver is served at once, gets all packets, and leaves nothing behind."""
@@ -119,7 +129,7 @@ class Siege:
             send(TAP)
             packets = driver.receive_any(len(FLOWS))
             got = [Got(q, p.frame, p.header.hash_value, p.header.hash_report) for q, p in packets]
-            assert set(got) == _WANTED, self._story(f"{len(got)} packets, or not the right ones")
+            assert set(got) == _WANTED, f"{len(got)} packets, or not the right ones"
             driver.send(QUEUES - 1, FLOWS[0])
             driver.flush()
         self._wait(lambda: Held.of(self.process.pid) == self._calm, "it keeps something")
@@ -128,18 +138,25 @@ class Siege:
         """The next front end is answered."""
         start = time.monotonic()
         try:
-            with FrontEnd.connect(self.path, timeout=_SETTLES) as front_end:
+            with self.connect() as front_end:
                 front_end.features()
         except (OSError, TimeoutError) as error:
-            raise AssertionError(self._story(f"it does not answer: {error}")) from error
+            raise AssertionError("it does not answer") from error
         took = time.monotonic() - start
-        assert took < PATIENCE, self._story(f"it answers after {took:.1f} s")
+        assert took < PATIENCE, f"it answers after {took:.1f} s"
+
+    def prompt(self, front_end: FrontEnd) -> None:
+        """The front end at work is answered, whatever else there is to do."""
+        start = time.monotonic()
+        front_end.features()
+        took = time.monotonic() - start
+        assert took < PATIENCE, f"it answers after {took:.1f} s"
 
     def _wait(self, holds: Callable[[], object], complaint: str) -> None:
         deadline = time.monotonic() + _SETTLES
         while not holds():
-            assert self.process.poll() is None, self._story("it has ended")
-            assert time.monotonic() < deadline, self._story(complaint)
+            assert self.process.poll() is None, "it has ended"
+            assert time.monotonic() < deadline, complaint
             time.sleep(0.005)
 
     def _cpu_time(self) -> float:
@@ -147,13 +164,15 @@ class Siege:
         times = Path(f"/proc/{self.process.pid}/task").glob("*/schedstat")
         return sum(int(time.read_text().split()[0]) for time in times) / 1e9
 
-    def _story(self, what: str) -> str:
-        """With what may explain it."""
-        time.sleep(0.1)
+    def _story(self) -> str:
+        """What may explain a failure."""
+        time.sleep(0.1)  # for the last words
+        lines = [f"exit status {self.process.poll()}"]
+        if self.process.poll() is None:
+            lines.append(f"{Held.of(self.process.pid)}, at first {self._calm}")
+        lines += [str(event)[:_LINE] for event in list(self.events)[-_LATEST:]]
         self._errors.seek(0)
-        held = Held.of(self.process.pid) if self.process.poll() is None else None
-        lines = [what, f"exit status {self.process.poll()}", f"{held} of {self._calm}"]
-        return "\n".join([*lines, *map(str, list(self.events)[-12:]), self._errors.read()])
+        return "\n".join([*lines, self._errors.read()])
 
     def end(self) -> None:
         """Terminate; it has to do that by itself, without a word of complaint."""
@@ -162,11 +181,11 @@ class Siege:
             status = self.process.wait(_SETTLES)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise AssertionError(self._story("SIGTERM does not end it")) from None
+            raise AssertionError("SIGTERM does not end it") from None
         self._reader.join()
         self._errors.seek(0)
         errors = self._errors.read()
-        assert (status, errors) == (0, ""), self._story("it did not end well")
+        assert (status, errors) == (0, ""), errors
 
     def kill(self) -> None:
         self.process.kill()
@@ -202,6 +221,31 @@ def besieged(folder: Path, *options: str) -> Iterator[Siege]:
         siege.end()
 
 
+@contextmanager
+def repeating(*do: Callable[[], object]) -> Iterator[None]:
+    """Have a thread call these in turn, over and over, meanwhile."""
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            while not stop.is_set():
+                for one in do:
+                    one()
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+    if failures:
+        raise failures[0]
+
+
 class Flood:
     """Frames of all kinds into the tap, as fast as they go, while the ``with`` block runs."""
 
@@ -211,26 +255,29 @@ class Flood:
         self._gso.setsockopt(263, _PACKET_VNET_HDR, 1)  # SOL_PACKET
         for sending in (self._raw, self._gso):
             sending.bind((TAP, 0))
-        self._on = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._running = ExitStack()
 
     def __enter__(self) -> None:
-        self._on.set()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
+        self._running.enter_context(repeating(self._send))
 
     def __exit__(self, *_: object) -> None:
-        self._on.clear()
-        if self._thread:
-            self._thread.join()
+        self._running.close()
 
-    def _run(self) -> None:
-        while self._on.is_set():
-            for frame in FLOWS:
-                _try(self._raw, frame)
-            for packet in _SUPER:
-                _try(self._gso, packet)
-            time.sleep(0.001)
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """No frames in this block, within the other."""
+        self._running.close()
+        try:
+            yield
+        finally:
+            self.__enter__()
+
+    def _send(self) -> None:
+        for frame in FLOWS:
+            _try(self._raw, frame)
+        for packet in _SUPER:
+            _try(self._gso, packet)
+        time.sleep(0.001)
 
     def close(self) -> None:
         self._raw.close()
