@@ -38,6 +38,9 @@ struct bare {
 	uint32_t batch; /* they are told so many at a time */
 	uint32_t done;  /* told so far */
 	uint64_t bytes; /* of them */
+	uint8_t *memory; /* to read to: `places`, in turn, `room` bytes each */
+	uint32_t places;
+	uint32_t room;
 	const uint8_t *messages;
 	uint32_t message_count;
 	uint32_t length; /* of a message */

@@ -17,7 +17,6 @@
 #include "bench.h"
 
 enum {
-	LARGEST = 68 << 10,  /* bytes of a packet */
 	SPINS = 10000,       /* looks in vain before others may run */
 	PATIENCE = 2000,     /* ms */
 	NUM_BUFFERS = 10,    /* offsets in the header; virtio 1.3, 5.1.6 */
@@ -76,14 +75,15 @@ static void settle(struct burst *burst, uint64_t first)
 
 static int bare_transfer(struct bare *bare)
 {
-	static _Thread_local uint8_t buffer[LARGEST];
-	uint32_t message = 0;
+	uint32_t message = 0, place = 0;
 
 	for (uint32_t i = 1; i <= bare->count; i++) {
 		ssize_t length;
 
 		if (bare->order == BARE_READ) {
-			length = read(bare->tap, buffer, sizeof(buffer));
+			length = read(bare->tap, bare->memory + (size_t)place * bare->room,
+				      bare->room);
+			place = place + 1 == bare->places ? 0 : place + 1;
 		} else {
 			length = write(bare->tap, bare->messages + (size_t)message * bare->length,
 				       bare->length);

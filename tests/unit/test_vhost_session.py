@@ -618,7 +618,7 @@ def test_descriptors_that_are_no_events(c: Connection, request_: Request) -> Non
     for open_it in EVENTS_NOT:
         fd = open_it()
         try:
-            with pytest.raises(VhostUserError, match="no eventfd, pipe or socket"):
+            with pytest.raises(VhostUserError, match="no eventfd, pipe or Unix socket"):
                 c.tell(request_, VringFd(0, True), [fd])
         finally:
             os.close(fd)
@@ -628,6 +628,7 @@ def test_descriptors_that_are_no_events(c: Connection, request_: Request) -> Non
 EVENTS_NOT: list[Callable[[], int]] = [
     lambda: os.memfd_create("no event"),
     lambda: os.open("/dev/zero", os.O_RDWR),
+    lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM).detach(),
     lambda: os.open("/", os.O_RDONLY),
     lambda: os.pidfd_open(os.getpid()),
 ]

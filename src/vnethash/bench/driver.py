@@ -32,6 +32,7 @@ RING_SIZE = 256
 """Descriptors of a ring, as VMMs have it by default."""
 
 _MEMORY = 64 << 20
+LARGEST = 68 << 10
 _TASKS = Path("/proc/self/task")
 
 
@@ -113,14 +114,29 @@ def _switches(status: Path) -> int:
 class BareLoop(Mover):
     """Reads or writes the queue of a tap and does nothing else."""
 
-    def __init__(self, name: str, tap: int, messages: Sequence[bytes], batch: int) -> None:
-        """``messages`` of one length are written in turn; packets are told by the ``batch``."""
+    def __init__(
+        self,
+        name: str,
+        tap: int,
+        messages: Sequence[bytes],
+        batch: int,
+        places: int = 1,
+        room: int = LARGEST,
+    ) -> None:
+        """``messages`` of one length are written in turn; packets are told by the ``batch``.
+
+        What is read goes to ``places`` in turn, of ``room`` bytes each.
+        """
         super().__init__(name)
         self._ffi, self._lib = bench_library()
         self._messages = self._ffi.from_buffer("uint8_t[]", b"".join(messages))
+        self._memory = self._ffi.from_buffer("uint8_t[]", bytearray(places * room))
         self._bare = self._ffi.new(
             "struct bare *",
             {
+                "memory": self._memory,
+                "places": places,
+                "room": room,
                 "tap": tap,
                 "kick": os.eventfd(0, os.EFD_CLOEXEC),
                 "call": os.eventfd(0, os.EFD_CLOEXEC),

@@ -22,7 +22,7 @@ from itertools import count
 import numpy as np
 
 from vnethash.bench import frames
-from vnethash.bench.driver import BareLoop, Burst, Chains, Guest, Mover
+from vnethash.bench.driver import LARGEST, RING_SIZE, BareLoop, Burst, Chains, Guest, Mover
 from vnethash.bench.measure import (
     Advance,
     Effort,
@@ -45,6 +45,7 @@ from vnethash.virtio.header import HASH_SIZE, V1_SIZE, GsoType, Header, HeaderFl
 
 NAME = "vhost"
 BASE = "bare loop"
+_SPREAD = "bare loop, as much memory"
 _LESS = 0.8
 """Packets per second, to a bare loop's, that the project wants to deliver at least."""
 
@@ -83,15 +84,17 @@ class Traffic:
     """Bytes of a buffer if they are mergeable."""
     whole: tuple[int, ...]
     """Descriptors of a chain if they are not."""
+    places: int
+    """Packets that the memory of a guest's buffers has room for."""
     sent: tuple[int, ...]
     """Most bytes of the descriptors of a packet to transmit."""
     header: Header = _PLAIN
 
 
 TRAFFIC = (
-    Traffic("64 B", 64, 384, 64, 1536, (1536,), (2048,)),
-    Traffic("1514 B", 1514, 384, 64, 1536, (1536,), (2048,)),
-    Traffic("TSO 60 kB", 60_000, 48, 16, 4096, (4096,) * 16, (128, 32768, 32768), _TSO),
+    Traffic("64 B", 64, 384, 64, 1536, (1536,), 256, (2048,)),
+    Traffic("1514 B", 1514, 384, 64, 1536, (1536,), 256, (2048,)),
+    Traffic("TSO 60 kB", 60_000, 48, 16, 4096, (4096,) * 16, 16, (128, 32768, 32768), _TSO),
 )
 _SMALL = TRAFFIC[0]
 
@@ -187,10 +190,14 @@ class Lane:
         with self._namespace:
             return _packet_socket(self.tap.name, _ETH_P_IP)
 
-    def bare(self, traffic: Traffic, resources: ExitStack) -> BareLoop:
+    def bare(self, traffic: Traffic, resources: ExitStack, places: int = 1) -> BareLoop:
+        """The bare loop, reading to so many places."""
         header = traffic.header.encode_v1()
         messages = [header + frame for frame in self.frames(traffic)]
-        loop = BareLoop(f"{BASE}, {traffic.name}", self.tap.fd(0), messages, traffic.batch)
+        room = RING_SIZE * traffic.buffer // places if places > 1 else LARGEST
+        loop = BareLoop(
+            f"{BASE}, {traffic.name}", self.tap.fd(0), messages, traffic.batch, places, room
+        )
         return resources.enter_context(loop)
 
     def guest(self, variant: Variant, traffic: Traffic, resources: ExitStack) -> Guest:
@@ -311,19 +318,23 @@ def _receiving(lane: Lane, variant: Variant, traffic: Traffic, resources: ExitSt
     return work
 
 
-def _bare_receiving(lane: Lane, traffic: Traffic, resources: ExitStack) -> Work:
-    bare = lane.bare(traffic, resources)
+def _bare_receiving(lane: Lane, traffic: Traffic, resources: ExitStack, places: int = 1) -> Work:
+    bare = lane.bare(traffic, resources, places)
     expected = traffic.burst, traffic.burst * (V1_SIZE + traffic.length), 0
     return Work(bare, lane.receiving(bare, traffic), expected)
 
 
 def _receive(traffic: Traffic, lanes: Lanes, effort: Effort, advance: Advance) -> list[Row]:
     with ExitStack() as resources:
-        works = {BASE: _bare_receiving(lanes[Reporting.OFF], traffic, resources)}
+        off = lanes[Reporting.OFF]
+        works = {
+            BASE: _bare_receiving(off, traffic, resources),
+            _SPREAD: _bare_receiving(off, traffic, resources, traffic.places),
+        }
         for variant in VARIANTS:
             works[variant.name] = _receiving(lanes[variant.reporting], variant, traffic, resources)
         costs = _measured(works, effort, advance)
-    return _rows(f"receive, {traffic.name}", costs, judged=set(works))
+    return _rows(f"receive, {traffic.name}", costs, judged={variant.name for variant in VARIANTS})
 
 
 def _transmit(traffic: Traffic, lanes: Lanes, effort: Effort, advance: Advance) -> list[Row]:

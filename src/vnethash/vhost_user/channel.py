@@ -8,7 +8,9 @@ readable, and for a flush when it is writable and something waits.
 import array
 import os
 import socket
+import struct
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 from vnethash.closing import Closing
 from vnethash.errors import VhostUserError
@@ -117,6 +119,8 @@ class Channel(Closing):
                 fds = array.array("i")
                 fds.frombytes(content[: len(content) - len(content) % _INT_SIZE])
                 self._fds += fds
+                for fd in fds:
+                    _close_at_once(fd)
         if flags & socket.MSG_CTRUNC or len(self._fds) > MAX_FDS:
             raise VhostUserError(
                 self._name, f"more than {MAX_FDS} file descriptors, or none left to this process"
@@ -144,6 +148,16 @@ def notify(fd: int, data: bytes) -> bool:
         return os.write(fd, data) == len(data)
     except OSError:
         return False
+
+
+def _close_at_once(fd: int) -> None:
+    """A socket with SO_LINGER would have whoever closes it last wait."""
+    with suppress(OSError):  # it is no socket
+        given = socket.socket(fileno=fd)
+        try:
+            given.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 0, 0))
+        finally:
+            given.detach()
 
 
 def _close(fds: Iterable[int]) -> None:

@@ -24,6 +24,7 @@ failure, what it said holds, and the ring waits until something of it changes.
 """
 
 import os
+import socket
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -109,7 +110,7 @@ _OFFERED = sum(1 << feature for feature in PROTOCOL_FEATURES)
 _LOG_ALL = 1 << VhostFeature.LOG_ALL
 _VHOST_FEATURES = _LOG_ALL | 1 << VhostFeature.PROTOCOL_FEATURES
 _MAC_SIZE = 6
-_EVENTS = ("anon_inode:[eventfd]", "pipe:", "socket:")
+_EVENTS = ("anon_inode:[eventfd]", "pipe:")
 _MTU = range(68, 65536)
 
 
@@ -193,8 +194,8 @@ class _Given(Closing):
         (fd,) = self.fds
         # Linux's virtio_uml has sockets. Of all else, who waits for it may never be woken, or
         # always; the event loop refuses some.
-        if not os.readlink(f"/proc/self/fd/{fd.fd}").startswith(_EVENTS):
-            raise _Refused("the descriptor is no eventfd, pipe or socket")
+        if not _is_event(fd.fd):
+            raise _Refused("the descriptor is no eventfd, pipe or Unix socket")
         self.keep()
         return fd
 
@@ -574,6 +575,17 @@ def _close(fds: Iterable[OwnedFd | None]) -> None:
     for fd in fds:
         if fd is not None:
             fd.close()
+
+
+def _is_event(fd: int) -> bool:
+    kind = os.readlink(f"/proc/self/fd/{fd}")
+    if not kind.startswith("socket:"):
+        return kind.startswith(_EVENTS)
+    given = socket.socket(fileno=fd)
+    try:
+        return given.family == socket.AF_UNIX
+    finally:
+        given.detach()
 
 
 def _same_file(a: OwnedFd, b: OwnedFd) -> bool:

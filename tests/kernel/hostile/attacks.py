@@ -38,6 +38,5 @@ ATTACKS: Mapping[str, Attack] = {
         rings.restarted_rings,
         rings.garbage_to_send,
         rings.flooded_control_queue,
-        rings.commands_of_garbage,
     )
 }

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 """Attacks of a guest: rings and tables that change under the device, and frames that cannot be."""
 
+import os
 import random
+import select
 import struct
 import time
 from collections.abc import Iterator
@@ -14,16 +16,16 @@ from vnethash.testing.driver import FakeDriver
 from vnethash.testing.front_end import Virtqueue
 from vnethash.testing.memory import SharedMemory
 from vnethash.testing.ring import DESCRIPTOR, Buffer, DescriptorFlag, DriverRing
-from vnethash.vhost_user.messages import Request, VringState
+from vnethash.vhost_user.messages import Request, VringFd, VringState
 from vnethash.virtio.control import RssConfigSet
 from vnethash.virtio.features import Feature
 
 _CANARY = 1 << 18
 _MAIN = 96 << 20
 _TABLES = 1 << 16
-_NEXT, _WRITE, _INDIRECT = DescriptorFlag.NEXT, DescriptorFlag.WRITE, DescriptorFlag.INDIRECT
-_TURNS = 25
-_TURN = 0.01
+_NEXT, _WRITE = DescriptorFlag.NEXT, DescriptorFlag.WRITE
+_SCRIBBLES = 1.0
+_TURN = 0.02
 _OPTIONAL = (
     Feature.EVENT_IDX,
     Feature.INDIRECT_DESC,
@@ -37,96 +39,128 @@ class Guest:
     """A driver whose rings anybody may write, in memory between two canaries.
 
     The canaries are guest memory as well, of which no descriptor ever says
-    that it may be written.
+    that it may be written. ``wildness``: how often what is written is what no
+    driver writes; the rest changes at the wrong time, but is well-formed.
     """
 
-    def __init__(self, driver: FakeDriver, rand: random.Random) -> None:
+    def __init__(self, driver: FakeDriver, rand: random.Random, left: ExitStack) -> None:
         self.driver = driver
         self.front_end = driver.front_end
         self.queues = driver.queues
+        self.wildness = 0.0
         self._rand = rand
         _, main, _ = driver.memory.regions
         self._start = main.region.guest_address
         self._end = self._start + main.region.size
         self._tables = driver.memory.allocate(_TABLES)
+        self._next: dict[int, int] = {}
+        self._errors: dict[int, Virtqueue] = {}
         for queue in self.queues:
-            self.lend_all(queue)
+            error = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            left.callback(os.close, error)
+            self._errors[error] = queue
+            given = VringFd(queue.index, True)
+            self.front_end.tell(Request.SET_VRING_ERR, given, [error])
+            self.revive(queue)
 
-    def lend_all(self, queue: Virtqueue) -> None:
-        """A ring as it should be: full of single descriptors the device can use."""
-        sends = queue.index % 2 or queue is self.queues[-1]
-        for slot in range(queue.ring.size):
-            address = self._start + self._rand.randrange((_MAIN - 4096) // 2048) * 2048
-            queue.ring.write_descriptor(slot, address, 2048, 0 if sends else _WRITE)
-            queue.ring.make_available(slot)
-        queue.ring.publish()
-        self.kick(queue)
+    def revive(self, queue: Virtqueue) -> None:
+        """Have the device begin anew, with an empty ring, at any index."""
+        index = self._rand.randrange(1 << 16)
+        ring = queue.ring
+        with suppress(VhostUserError):
+            self.front_end.stop(queue.index)
+            for at in (ring.available + 2, ring.used_ring + 2):
+                self._store(at, index)
+            self._next[queue.index] = index
+            self.front_end.start(queue, self.driver.memory, base=index)
 
-    def kick(self, queue: Virtqueue) -> None:
+    def revive_broken(self, timeout: float) -> int:
+        """Revive those the device has left alone; returns how many. Waits for the first."""
+        broken = select.select(self._errors, [], [], timeout)[0]
+        for error in broken:
+            os.eventfd_read(error)
+            self.wildness = self._rand.choice((0, 0.001, 0.01, 0.1))
+            self.revive(self._errors[error])
+        return len(broken)
+
+    def lend(self, queue: Virtqueue) -> None:
+        """As many chains as the ring has room for, by what it says is used."""
+        ring = queue.ring
+        available = self._next[queue.index]
+        lent = (available - ring.used_index) & 0xFFFF
+        for _ in range(max(0, ring.size - lent)):
+            at = ring.available + 4 + 2 * (available % ring.size)
+            self._store(at, self._number(ring.size))
+            available = (available + 1) & 0xFFFF
+        self._next[queue.index] = available
+        self._store(ring.available + 2, available)
         with suppress(BlockingIOError):
             queue.kick()
 
     def scribble(self) -> None:
         """Change something of some ring."""
-        rand, queue = self._rand, self._rand.choice(self.queues)
-        ring, size = queue.ring, queue.ring.size
-        match rand.randrange(12):
-            case 0 | 1 | 2:
-                ring.write_descriptor(rand.randrange(size), *self._descriptor(size))
-            case 3 | 4:
-                self._write(self._tables + 16 * rand.randrange(_TABLES // 16))
-            case 5 | 6:
-                ring.make_available(rand.randrange(size))
-                ring.publish()
-            case 7:
-                ring.make_available(rand.choice((rand.randrange(size), size, 0xFFFF)))
-                ring.publish()
-            case 8:
-                self.lend_all(queue)
-            case 9:  # flags, index and entries of the used ring, and the event index behind
-                with self.driver.memory.view(ring.used_ring, 6 + 8 * size) as used:
-                    at = rand.choice((0, 2, rand.randrange(len(used) - 2), len(used) - 2))
-                    used[at : at + 2] = rand.randbytes(2)
-            case 10:  # flags of the available ring, the event index behind
-                with self.driver.memory.view(ring.available, 6 + 2 * size) as available:
-                    at = rand.choice((0, len(available) - 2))
-                    available[at : at + 2] = rand.randbytes(2)
-            case 11 if rand.random() < 0.1:
-                ring.set_available_index(rand.randrange(1 << 16))
-        self.kick(queue)
-
-    def _write(self, address: int) -> None:
-        with self.driver.memory.view(address, 16) as view:
-            view[:] = DESCRIPTOR.pack(*self._descriptor(_TABLES // 16))
-
-    def _descriptor(self, size: int) -> tuple[int, int, int, int]:
         rand = self._rand
-        address = rand.choice(
-            (
-                *[rand.randrange(self._start, self._end)] * 8,
-                self._end - rand.randrange(1, 4096),
-                self._end,
-                self._start - 1,
-                0,
-                (1 << 64) - rand.randrange(1, 4096),
+        queue = rand.choice(self.queues)
+        ring, size = queue.ring, queue.ring.size
+        if rand.random() < 0.2:
+            self.lend(queue)
+        elif rand.random() < self.wildness:
+            places = (
+                ring.available + 2,  # its index, its flags
+                ring.available,
+                ring.available + 4 + 2 * rand.randrange(size + 1),  # heads, the event index behind
+                ring.used_ring + rand.choice((0, 2, 4 + 2 * rand.randrange(4 * size + 1))),
             )
-        )
-        length = rand.choice((0, 1, 12, 1514, 2048, 2048, 65562, 1 << 20, 0xFFFFFFFF))
-        flags = rand.choice((0, _NEXT, _WRITE, _WRITE, _WRITE | _NEXT, 0xFFFF))
-        if rand.random() < 0.3:
-            flags = rand.choice((_INDIRECT, _INDIRECT | _WRITE, _INDIRECT | _NEXT))
-            address = self._tables + rand.randrange(_TABLES // 2)
-            length = rand.choice((0, 15, 16, 48, 1024, 1 << 14, 1 << 15, 1 << 16))
-        following = rand.choice((*[rand.randrange(size)] * 6, size, 0xFFFF))
-        return address, length, int(flags), following
+            self._store(rand.choice(places), rand.randrange(1 << 16))
+        elif rand.random() < 0.3:
+            address = self._tables + 16 * rand.randrange(_TABLES // 16)
+            self._write(address, self._descriptor(queue, _TABLES // 16, nested=True))
+        else:
+            slot = rand.randrange(size)
+            self._write(ring.descriptors + 16 * slot, self._descriptor(queue, size))
 
-    def revive(self, queue: Virtqueue) -> None:
-        """Have the device begin with the chain that is added next."""
-        with suppress(VhostUserError):
-            self.front_end.stop(queue.index)
-            self.lend_all(queue)
-            base = _available(self.driver, queue.ring) - 1
-            self.front_end.start(queue, self.driver.memory, base=base & 0xFFFF)
+    def _number(self, size: int) -> int:
+        """Of a descriptor; one behind all of them if it is wild."""
+        rand = self._rand
+        return rand.choice((size, 0xFFFF)) if self._wild() else rand.randrange(size)
+
+    def _wild(self) -> bool:
+        return self._rand.random() < self.wildness
+
+    def _descriptor(self, queue: Virtqueue, size: int, *, nested: bool = False) -> bytes:
+        rand = self._rand
+        length = rand.choice((12, 60, 1514, 2048, 2048, 65562))
+        address = rand.randrange(self._start, self._end - (1 << 17))
+        is_sent = queue.index % 2 == 1 or (queue is self.queues[-1] and rand.random() < 0.7)
+        flags = int(DescriptorFlag(0) if is_sent else DescriptorFlag.WRITE)
+        if rand.random() < 0.3:
+            flags |= DescriptorFlag.NEXT
+        elif rand.random() < 0.3 and (not nested or self._wild()):
+            flags = int(DescriptorFlag.INDIRECT)
+            length = 16 * rand.choice((1, 2, 16, 1024))
+            address = self._tables + 16 * rand.randrange(_TABLES // 32)
+        if self._wild():
+            length = rand.choice((0, 1, 15, 1 << 20, 0xFFFFFFFF))
+        if self._wild():
+            flags = rand.choice((*range(8), 0xFFFF))
+        if self._wild():
+            address = rand.choice(
+                (
+                    self._end - rand.randrange(1, 4096),
+                    self._end,
+                    self._start - 1,
+                    0,
+                    (1 << 64) - rand.randrange(1, 4096),
+                )
+            )
+        return DESCRIPTOR.pack(address, length, flags, self._number(size))
+
+    def _store(self, address: int, number: int) -> None:
+        self._write(address, number.to_bytes(2, "little"))
+
+    def _write(self, address: int, data: bytes) -> None:
+        with self.driver.memory.view(address, len(data)) as view:
+            view[:] = data
 
 
 def _available(driver: FakeDriver, ring: DriverRing) -> int:
@@ -151,7 +185,8 @@ def guest(siege: Siege, rand: random.Random) -> Iterator[Guest]:
         memory.allocate(_CANARY, region=memory.regions[0])
         features = offered - left_out
         with siege.driver(memory=memory, features=features, pairs=2, ring_size=64) as driver:
-            yield Guest(driver, rand)
+            with ExitStack() as left:
+                yield Guest(driver, rand, left)
         for view, content in canaries:
             assert bytes(view) == content, "written to memory the guest did not lend"
             view.release()
@@ -160,23 +195,19 @@ def guest(siege: Siege, rand: random.Random) -> Iterator[Guest]:
 def scribbled_rings(siege: Siege, rand: random.Random, left: ExitStack) -> None:
     """All of all rings and tables changes while the device works on them."""
     hostile = left.enter_context(guest(siege, rand))
+    end, broken = time.monotonic() + _SCRIBBLES, 0
     with repeating(hostile.scribble):
-        for _ in range(_TURNS):
-            time.sleep(_TURN)
-            hostile.revive(rand.choice(hostile.queues))
+        while time.monotonic() < end:
+            broken += hostile.revive_broken(_TURN)
             siege.prompt(hostile.front_end)
+    assert broken, "nothing of all that broke a rule"
 
 
 def restarted_rings(siege: Siege, rand: random.Random, left: ExitStack) -> None:
     """Rings stop, start, are disabled and enabled in any order, under traffic both ways."""
     hostile = left.enter_context(guest(siege, rand))
     driver, front_end = hostile.driver, hostile.front_end
-
-    def fill() -> None:
-        hostile.lend_all(hostile.queues[rand.randrange(4)])
-        time.sleep(0.0005)
-
-    with repeating(fill):
+    with repeating(hostile.scribble):
         for _ in range(120):
             queue = rand.choice(hostile.queues)
             with suppress(VhostUserError):
@@ -275,15 +306,3 @@ def _rss(rss: RssConfig) -> bytes:
         max_tx_vq=4,
         hash_key=rss.key,
     ).encode()
-
-
-def commands_of_garbage(siege: Siege, rand: random.Random, left: ExitStack) -> None:
-    """Control chains of all forms: answered with an error, or the queue is left alone."""
-    hostile = left.enter_context(guest(siege, rand))
-    control = hostile.queues[-1]
-    for _ in range(40):
-        for _ in range(rand.randrange(40)):
-            hostile.scribble()
-        hostile.kick(control)
-        hostile.revive(control)
-        siege.prompt(hostile.front_end)
