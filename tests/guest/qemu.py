@@ -33,6 +33,9 @@ ADDRESS, MAC = "10.0.0.2", "02:00:00:00:00:02"
 # Seconds until the shell answers; an emulated CPU on a loaded machine is slow.
 BOOT = 45.0
 
+# Seconds until QEMU itself answers.
+_PATIENCE = 20.0
+
 # Of the first process. After each command a line with the mark and its exit status.
 _INIT = """\
 #!/bin/busybox sh
@@ -61,6 +64,10 @@ def missing() -> str | None:
     for program, package in ((PROGRAM, "qemu-system-x86"), ("busybox", "busybox-static")):
         if shutil.which(program) is None:
             return f"{program} is not installed (apt install {package})"
+    try:
+        debian_kernel.get()
+    except debian_kernel.KernelError as error:
+        return str(error)
     return None
 
 
@@ -91,15 +98,11 @@ class Guest:
 
     def ask(self, command: str, *, timeout: float = 15.0) -> str:
         """Run a line of shell, return what it printed. QemuError if it failed or took too long."""
-        self.begin(command)
-        return self.end(timeout=timeout)
-
-    def begin(self, command: str) -> None:
-        """Have it run a line of shell."""
         self._shell.sendall(command.encode() + b"\n")
+        return self.wait(timeout)
 
-    def end(self, *, timeout: float = 15.0) -> str:
-        """What the command printed, once it has ended; as ``ask``. Also the end of booting."""
+    def wait(self, timeout: float) -> str:
+        """Wait for the end of the command that runs, or of booting; as ``ask``."""
         mark = _MARK.encode() + b" "
         until = time.monotonic() + timeout
         while not (mark in self._said and self._said.endswith(b"\n")):
@@ -159,8 +162,8 @@ def network(
 ) -> list[str]:
     """Arguments that connect to a vhost-user backend; more properties as ",name=value".
 
-    Without MSI-X, which in QEMU before 8.0 has to have KVM where the other end is
-    vhost-user: virtio_pci_one_vector_unmask() goes through a null pointer.
+    Without MSI-X: QEMU 7.2 has it with KVM only where the other end is vhost-user, else
+    virtio_pci_one_vector_unmask() (hw/virtio/virtio-pci.c) goes through a null pointer.
     """
     device += ",mq=on" if queue_pairs > 1 else ""
     return [
@@ -186,12 +189,10 @@ def boot(
         initrd.write_bytes(_initrd(kernel))
         shell, shell_end = (stack.enter_context(end) for end in socket.socketpair())
         monitor, monitor_end = (stack.enter_context(end) for end in socket.socketpair())
+        monitor.settimeout(_PATIENCE)
         command = [
             *[PROGRAM, "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(cpus)],
-            *[
-                "-machine",
-                "q35,graphics=off,usb=off,sata=off,smbus=off,hpet=off,memory-backend=ram",
-            ],
+            *["-machine", "q35,graphics=off,usb=off,sata=off,memory-backend=ram"],
             *["-m", str(memory), "-object", f"memory-backend-memfd,id=ram,size={memory}M,share=on"],
             *["-nodefaults", "-no-user-config", "-nographic", "-no-reboot"],
             *["-kernel", str(kernel.image), "-initrd", str(initrd)],
@@ -209,7 +210,7 @@ def boot(
         guest = Guest(process, shell, monitor, log)
         guest.qmp("qmp_capabilities")
         if started:
-            guest.end(timeout=BOOT)
+            guest.wait(BOOT)
         yield guest
 
 

@@ -373,10 +373,10 @@ def test_guest_moves_to_another_qemu(alone: None, folder: Path) -> None:
         target.qmp("migrate-incoming", uri=moving)
         # It goes on while there is more left than goes through in a millisecond.
         source.ask("while sleep 0.1; do head -c 2000000 /dev/zero >/tmp/written; done &")
-        limits(source, downtime=1, bandwidth=1 << 26)
+        limits(source, downtime=1, bandwidth=1 << 25)
         source.qmp("migrate", uri=moving)
-        until(source, lambda state: 0 < state.get("ram", {}).get("remaining", 0) < 20_000_000)
-        limits(source, downtime=1, bandwidth=1 << 22)
+        until(source, lambda state: 0 < state.get("ram", {}).get("remaining", 0) < 30_000_000)
+        limits(source, downtime=1, bandwidth=1 << 23)
         until(source, lambda state: state["ram"]["dirty-sync-count"] > 1)
         # All memory was copied once. What comes now, the guest leaves where the backend put it.
         source.ask("echo 4096 4000000 6000000 >/proc/sys/net/ipv4/tcp_rmem")

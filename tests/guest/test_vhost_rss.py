@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from tests import frames
-from tests.guest.vhost import MAC, TAP, Guest, Wire, served
+from tests.guest.vhost import MAC, TAP, Guest, Seen, Wire, served
 from tests.guest.vhost_flows import flows
 from vnethash.kernel import link
 from vnethash.kernel.links import Links
@@ -243,6 +243,31 @@ def test_guest_that_stands_still(wire: Wire) -> None:
     assert all(capture.by_program())
 
 
+def send_while(wire: Wire, script: str) -> tuple[list[bytes], list[Seen | None]]:
+    """Send while the guest runs a script: what was sent, and what became of it."""
+    running = wire.guest.begin("run", argv=["sh", "-ec", script])
+    payloads: list[bytes] = []
+    with wire.capture(20_000) as capture:
+        while not running.done:
+            some = flows(100, seed=len(payloads))
+            payloads += some
+            capture.send(some, wait=False)
+            time.sleep(0.01)  # the guest has one CPU for both
+        capture.arrived()
+    assert running.result() == [0, ""]
+    return payloads, capture.by_program()
+
+
+def test_fewer_queues_under_traffic(wire: Wire) -> None:
+    """What is in a queue that goes out of use still arrives."""
+    wire.ethtool("-X", "default")
+    script = "for i in 1 2 3 4 5; do for n in 1 4 2 4; do ethtool -L eth0 combined $n; done; done"
+    payloads, arrived = send_while(wire, script)
+    assert len(payloads) > 1000
+    assert all(arrived)
+    assert {seen.queue for seen in arrived if seen} == {0, 1, 2, 3}
+
+
 def test_change_under_traffic(wire: Wire) -> None:
     """Each packet has the hash and the queue of one configuration, and both come up."""
     settings = [EVEN, ("hkey", format_key(SYMMETRIC_KEY), "weight", "1", "0", "3")]
@@ -251,18 +276,10 @@ def test_change_under_traffic(wire: Wire) -> None:
         wire.ethtool("-X", *arguments)
         configs.append(wire.rss(TYPES))
     script = "; ".join(f"ethtool -X eth0 {' '.join(arguments)}" for arguments in settings)
-    changing = wire.guest.begin("run", argv=["sh", "-ec", f"for i in $(seq 5); do {script}; done"])
-    payloads: list[bytes] = []
-    with wire.capture(20_000) as capture:
-        while not changing.done:
-            some = flows(100, seed=len(payloads))
-            payloads += some
-            capture.send(some)
-            time.sleep(0.01)  # the guest has one CPU for both
-    assert changing.result() == [0, ""]
+    payloads, arrived = send_while(wire, f"for i in $(seq 5); do {script}; done")
     wanted = [expected(payloads, config) for config in configs]
     used = [0, 0]
-    for number, seen in enumerate(capture.by_program()):
+    for number, seen in enumerate(arrived):
         assert seen
         told = (seen.hash_value, seen.queue)
         candidates = [(entry[number].hash_value, entry[number].queue) for entry in wanted]

@@ -425,7 +425,10 @@ def bound(guest: Guest, serving: Backend) -> Iterator[Wire]:
 
 def connect(guest: Guest, serving: Backend) -> Wire:
     """As ``bound``, for a device that will not be unbound."""
-    guest.bind()
+    try:
+        guest.bind()
+    except RuntimeError as error:
+        raise AssertionError(f"{error}\n{serving.look()}\n{serving.said()}") from error
     mac = link.mac_of(TAP)
     commands = ["ip link set eth0 up"]
     for mine, peer, bits in ((GUEST, HOST, "24"), (GUEST6, HOST6, "64 nodad")):

@@ -5,7 +5,7 @@ import os
 import select
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
@@ -31,6 +31,14 @@ def plain(length: int, number: int = 0) -> bytes:
     """A frame of at least 18 bytes that no stack answers."""
     content = number.to_bytes(4, "big") + os.urandom(32) * (length // 32)
     return (ADDRESSES + TYPE + content)[:length].ljust(length, b"\0")
+
+
+def settles(what: Callable[[], object], expected: object, timeout: float = 5) -> None:
+    """Wait until it is as expected."""
+    deadline = time.monotonic() + timeout
+    while what() != expected and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert what() == expected
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,5 +228,6 @@ def lane(offloads: Offload = Offload.NONE, **options: object) -> Iterator[Lane]:
         wire = resources.enter_context(socket.socket(socket.AF_PACKET, socket.SOCK_RAW, every))
         wire.bind((TAP, 3))
         wire.setsockopt(263, 23, 1)  # SOL_PACKET, PACKET_IGNORE_OUTGOING
+        wire.setsockopt(socket.SOL_SOCKET, 33, 1 << 24)  # SO_RCVBUFFORCE: it loses none
         wire.settimeout(5)
         yield Lane(device, wire, resources)

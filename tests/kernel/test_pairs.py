@@ -24,6 +24,7 @@ from tests.kernel.queue_pairs import (
     ReceiveQueue,
     lane,
     plain,
+    settles,
 )
 from tests.shared_memory import GUEST, SharedMemory
 from vnethash.engines.base import Setup
@@ -127,13 +128,6 @@ def test_receives_in_every_layout(layout: Layout, sent: list[bytes]) -> None:
             assert packet.header.hash_report is expected.hash_report
         else:
             assert packet.header == Header(num_buffers=packet.chains)
-
-
-def settles(what: Callable[[], object], expected: object, timeout: float = 5) -> None:
-    deadline = time.monotonic() + timeout
-    while what() != expected and time.monotonic() < deadline:
-        time.sleep(0.001)
-    assert what() == expected
 
 
 @given(

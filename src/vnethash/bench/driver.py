@@ -7,6 +7,7 @@ buffers, kicks, and looks until all have come. On a packet's way there is C only
 (bench/vhost.c).
 """
 
+import errno
 import os
 import time
 from abc import abstractmethod
@@ -102,6 +103,8 @@ class Mover(Closing):
     def _stop(self) -> None: ...
 
     def _check(self, result: int) -> None:
+        if result == -errno.ETIMEDOUT:
+            raise DeviceError(f"{self.name}: not all packets came")
         if result < 0:
             raise DeviceError(f"{self.name}: {os.strerror(-result).lower()}")
 
@@ -171,8 +174,8 @@ class BareLoop(Mover):
 
     def _burst(self, order: int, packets: int) -> Burst:
         burst = self._ffi.new("struct burst *")
-        self._check(self._lib.bare_burst(self._bare, order, packets, burst))
-        self._check(self._result)
+        result = self._lib.bare_burst(self._bare, order, packets, burst)
+        self._check(self._result or result)
         return Burst.of(burst)
 
     def ping(self, wire: int, frame: bytes, count: int) -> list[int]:
@@ -181,7 +184,8 @@ class BareLoop(Mover):
         os.eventfd_write(bare.kick, 1)
         times = self._ffi.new("uint64_t[]", count)
         fds = (bare.call, bare.kick)
-        self._check(self._lib.ping(wire, frame, len(frame), *fds, null, null, count, times))
+        result = self._lib.ping(wire, frame, len(frame), *fds, null, null, count, times)
+        self._check(self._result or result)
         return list(times)
 
     def close(self) -> None:

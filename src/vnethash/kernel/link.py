@@ -165,7 +165,10 @@ def _ethtool(name: str, request: bytes) -> bytes:
 def _change_flags(name: str, on: int, off: int) -> None:
     answer = _ioctl(name, _SIOCGIFFLAGS, bytes(24), f"read the flags of {name}")
     flags = struct.unpack_from("H", answer)[0]
-    data = struct.pack("H22x", (flags | on) & ~off)
+    wanted = (flags | on) & ~off
+    if wanted == flags:
+        return  # which needs no rights
+    data = struct.pack("H22x", wanted)
     _ioctl(name, _SIOCSIFFLAGS, data, f"bring {name} {'up' if on else 'down'}")
 
 

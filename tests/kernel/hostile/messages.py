@@ -205,4 +205,5 @@ def play(siege: Siege, beginning: str, steps: Sequence[Step]) -> None:
         with suppress(VhostUserClosed):
             for step in steps:
                 front_end.send_bytes(step.data, [KINDS[kind](own) for kind in step.kinds])
+        front_end.close()
     siege.answers()

@@ -184,9 +184,9 @@ def guest(siege: Siege, rand: random.Random) -> Iterator[Guest]:
             canaries.append((view, content))
         memory.allocate(_CANARY, region=memory.regions[0])
         features = offered - left_out
-        with siege.driver(memory=memory, features=features, pairs=2, ring_size=64) as driver:
-            with ExitStack() as left:
-                yield Guest(driver, rand, left)
+        options = {"memory": memory, "features": features, "pairs": 2, "ring_size": 64}
+        with siege.driver(**options) as driver, ExitStack() as left:
+            yield Guest(driver, rand, left)
         for view, content in canaries:
             assert bytes(view) == content, "written to memory the guest did not lend"
             view.release()
