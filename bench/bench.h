@@ -37,6 +37,7 @@ struct bare {
 	uint32_t count; /* packets of the order */
 	uint32_t batch; /* they are told so many at a time */
 	uint32_t done;  /* told so far */
+	int error;      /* why it ended, a negative errno */
 	uint64_t bytes; /* of them */
 	uint8_t *memory; /* to read to: `places`, in turn, `room` bytes each */
 	uint32_t places;
@@ -46,8 +47,8 @@ struct bare {
 	uint32_t length; /* of a message */
 };
 
-/* Until BARE_STOP. Returns 0, or a negative errno. */
-int bare_loop(struct bare *bare);
+/* Until BARE_STOP, or an error. */
+void bare_loop(struct bare *bare);
 
 /*
  * A virtqueue as its driver has it, with VIRTIO_F_EVENT_IDX. Its chains are

@@ -118,7 +118,7 @@ static int bare_echo(struct bare *bare)
 	return 0;
 }
 
-int bare_loop(struct bare *bare)
+void bare_loop(struct bare *bare)
 {
 	int error = 0;
 
@@ -126,12 +126,13 @@ int bare_loop(struct bare *bare)
 		eventfd_t kicks;
 
 		if (eventfd_read(bare->kick, &kicks) < 0)
-			return -errno;
-		if (bare->order == BARE_STOP)
+			error = -errno;
+		else if (bare->order == BARE_STOP)
 			break;
-		error = bare->order == BARE_ECHO ? bare_echo(bare) : bare_transfer(bare);
+		else
+			error = bare->order == BARE_ECHO ? bare_echo(bare) : bare_transfer(bare);
 	}
-	return error;
+	__atomic_store_n(&bare->error, error, __ATOMIC_RELAXED);
 }
 
 int bare_burst(struct bare *bare, uint32_t order, uint32_t count, struct burst *burst)
@@ -150,8 +151,10 @@ int bare_burst(struct bare *bare, uint32_t order, uint32_t count, struct burst *
 		uint32_t told = __atomic_load_n(&bare->done, __ATOMIC_ACQUIRE);
 
 		if (told == done) {
-			if (is_tired(&spins, &deadline))
-				return -ETIMEDOUT;
+			int error = __atomic_load_n(&bare->error, __ATOMIC_RELAXED);
+
+			if (error || is_tired(&spins, &deadline))
+				return error ? error : -ETIMEDOUT;
 			continue;
 		}
 		done = told;

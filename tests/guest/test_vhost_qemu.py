@@ -308,26 +308,35 @@ def test_guest_that_starts_again(alone: None, folder: Path) -> None:
 
 
 def test_backend_that_starts_again(alone: None, folder: Path) -> None:
-    """With "reconnect" QEMU finds the next one, and traffic goes on."""
+    """QEMU finds the next one and traffic goes on: after a stop, and amid a transfer."""
     path = folder / "again"
-    with ExitStack() as guests:
+    carrier = "cat /sys/class/net/eth0/carrier"
+    with ExitStack() as stack:
         with serving(path):
             give_address()
+            guests = stack.enter_context(ExitStack())
             guest = guests.enter_context(reconnecting(path))
             bring_up(guest)
-            to_guest(guest)
-            to_host(guest)
-        carrier = "cat /sys/class/net/eth0/carrier"
-        assert guest.ask(carrier) == "0\n"
-        with serving(path) as backend:
-            give_address()
-            backend.wait_for("queues", patience=20)
-            guest.ask(f"while [ $({carrier}) = 0 ]; do sleep 0.1; done")
             ping(guest)
-            to_guest(guest)
+        assert guest.ask(carrier) == "0\n"
+        with Backend(path, pairs=_PAIRS) as dying:
+            link.quiet(TAP)
+            give_address()
+            guest.ask(f"while [ $({carrier}) = 0 ]; do sleep 0.1; done")
             to_host(guest)
-            guests.close()
-            backend.wait_for("disconnected")
+            with answering(sender(3, 3 * _BULK), 1) as sent:
+                before = statistic(guest, "rx_bytes")
+                guest.ask(f"nc {HOST} {_PORT} </dev/null | sha256sum >/tmp/digest &")
+                while statistic(guest, "rx_bytes") < before + _SOME:
+                    pass
+                dying.close()  # by SIGKILL, and the tap goes with it
+                backend = stack.enter_context(serving(path))
+                give_address()
+                (wanted,) = sent()
+            assert guest.ask("wait; cat /tmp/digest").split()[0] == wanted
+        to_host(guest)
+        guests.close()
+        backend.wait_for("disconnected")
 
 
 @contextmanager

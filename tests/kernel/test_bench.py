@@ -2,6 +2,7 @@
 """Benchmarks that need the kernel: each runs, and measures what it says."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -10,13 +11,14 @@ from hypothesis import strategies as st
 
 from tests import frames
 from tests.kernel import programs
-from vnethash.bench import path, stages, startup
+from vnethash.bench import path, stages, startup, vhost
 from vnethash.bench.bitwise import BitwiseSteering
 from vnethash.bench.frames import kinds
 from vnethash.bench.measure import Effort, Summary
-from vnethash.errors import ConfigError, DeviceError
+from vnethash.errors import ConfigError, DeviceError, VnethashError
 from vnethash.kernel import netns
 from vnethash.kernel.netns import Namespace
+from vnethash.reporting import Reporting
 from vnethash.rss import reference
 from vnethash.rss.config import RssConfig
 from vnethash.virtio.hash_types import HashType
@@ -151,8 +153,6 @@ def test_path_has_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(name="lanes")
 def _lanes(no_leaks: None) -> Iterator[Any]:
-    from contextlib import ExitStack
-
     with ExitStack() as resources:
         yield lambda variant: path.Lane(variant, path.TRAFFIC[0], path.Buffers(), resources)
 
@@ -174,6 +174,105 @@ def test_loss_is_noticed(lanes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lane, "_burst", 4000)  # more than four rings hold
     with pytest.raises(DeviceError, match=r"4000 packets sent, [0-9]+ received"):
         lane.turn(1)
+
+
+def test_vhost_has_its_rows() -> None:
+    rounds: list[None] = []
+    inode = netns.current_inode()
+    rows = vhost.run(TINY, lambda: rounds.append(None))
+    assert netns.current_inode() == inode
+    assert len(rounds) == vhost.steps(TINY)
+    variants = [variant.name for variant in vhost.VARIANTS]
+    assert [(row.case, row.variant) for row in rows] == [
+        *(
+            (f"receive, {traffic.name}", variant)
+            for traffic in vhost.TRAFFIC
+            for variant in (vhost.BASE, "bare, spread", *variants)
+        ),
+        *(
+            (f"transmit, {traffic.name}", variant)
+            for traffic in vhost.TRAFFIC
+            for variant in (vhost.BASE, "off", "record")
+        ),
+        *(("round trip, 64 B", variant) for variant in (vhost.BASE, *variants[:3])),
+        *(("pairs, 64 B", name) for name in (vhost.BASE, "1 pair", "2 pairs", "4 pairs")),
+    ]
+    for row in rows:
+        assert row.value.low > 0
+        assert row.parts["cpu"].low > 0
+        assert ("kpps" in row.parts) == (row.unit == "ns")
+        assert row.ratio is not None
+        if row.variant == vhost.BASE:
+            assert row.ratio == Summary(1, 1, 1, 1)
+        assert ("of off" in row.parts) == (row.variant in variants)
+        judged = row.case.startswith("receive") and row.variant in variants
+        assert (row.target is not None) == judged
+
+
+@pytest.fixture(name="resources")
+def _resources(no_leaks: None) -> Iterator[ExitStack]:
+    with ExitStack() as resources:
+        yield resources
+
+
+def lane_of(variant: vhost.Variant, resources: ExitStack, queues: int = 1) -> vhost.Lane:
+    return vhost.Lane(variant.reporting, queues, resources)
+
+
+@pytest.mark.parametrize("variant", vhost.VARIANTS, ids=lambda variant: variant.name)
+@pytest.mark.parametrize("traffic", vhost.TRAFFIC, ids=lambda traffic: traffic.name)
+def test_a_guest_gets_each_burst_whole(
+    resources: ExitStack, variant: vhost.Variant, traffic: vhost.Traffic
+) -> None:
+    lane = lane_of(variant, resources)
+    guest = lane.guest(variant, traffic, resources)
+    guest.start()
+    burst = lane.receiving(guest, traffic)
+    for _ in range(2):
+        moved = burst()
+        assert moved.packets == traffic.burst
+        assert moved.bytes == traffic.burst * (variant.header + traffic.length)
+        assert moved.hashed == (0 if variant.reporting is Reporting.OFF else traffic.burst)
+    [counters] = guest.counters()
+    assert (counters.receive.packets, counters.receive.dropped) == (2 * traffic.burst, 0)
+    guest.stop()
+    guest.start()  # its rings begin anew
+    assert burst().packets == guest.transmit(traffic.burst).packets == traffic.burst
+
+
+def test_each_pair_of_a_guest_gets_its_share(resources: ExitStack) -> None:
+    variant = vhost.VARIANTS[1]
+    lane = lane_of(variant, resources, 4)
+    guest = lane.guest(variant, vhost.TRAFFIC[0], resources)
+    guest.start()
+    lane.receiving(guest, vhost.TRAFFIC[0])()
+    assert {counters.receive.packets for counters in guest.counters()} == {96}
+
+
+def test_a_packet_that_does_not_come_is_missed(resources: ExitStack) -> None:
+    lane, traffic = lane_of(vhost.VARIANTS[0], resources), vhost.TRAFFIC[0]
+    guest = lane.guest(vhost.VARIANTS[0], traffic, resources)
+    guest.start()
+    with pytest.raises(DeviceError, match=r"^off, 64 B: not all packets came$"):
+        guest.receive(1)
+    guest.stop()
+    loop = lane.bare(traffic, resources)
+    loop.start()
+    with pytest.raises(DeviceError, match=r"^bare, 64 B: resource temporarily unavailable$"):
+        loop.receive(1)
+
+
+def test_what_is_not_as_the_variant_says_is_not_timed(resources: ExitStack) -> None:
+    off, record, _ = vhost.VARIANTS[:3]
+    lane, traffic = lane_of(record, resources), vhost.TRAFFIC[0]
+    guest = lane.guest(record, traffic, resources)
+    whole = traffic.burst, traffic.burst * (record.header + traffic.length), traffic.burst
+    work = vhost.Work(guest, lane.receiving(guest, traffic), whole)
+    vhost.check(guest, work, record.reporting)
+    with pytest.raises(VnethashError, match="recorded is wrong"):
+        vhost.check(guest, work, off.reporting)
+    with pytest.raises(VnethashError, match="packets, bytes, hashes is wrong"):
+        vhost.Work(guest, work.burst, (*whole[:2], 0)).turn(1)
 
 
 def test_startup_has_its_rows(netns: Namespace) -> None:

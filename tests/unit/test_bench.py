@@ -15,6 +15,7 @@ import pytest
 
 from tests import vectors
 from vnethash.bench import bulk, frames, measure, path, report
+from vnethash.bench.driver import BareLoop
 from vnethash.bench.library import bench_library
 from vnethash.bench.measure import Effort, Row, Summary
 from vnethash.cli import main
@@ -143,6 +144,23 @@ def test_sender_takes_messages_and_descriptors_in_turn() -> None:
                 end.close()
     with pytest.raises(DeviceError, match=os.strerror(errno.EBADF).lower()):
         path.Sender([-1], [b"one"]).send(1)
+
+
+def test_bare_loop_reads_and_writes_in_turn() -> None:
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    with here, there, BareLoop("loop", here.fileno(), [b"one", b"two"], batch=2) as loop:
+        loop.start()
+        assert loop.transmit(3).bytes == 9
+        assert [there.recv(8) for _ in range(3)] == [b"one", b"two", b"one"]
+        for number in range(5):
+            there.send(bytes(number))
+        moved = loop.receive(5)
+        assert (moved.packets, moved.bytes, moved.hashed) == (5, 10, 0)
+        assert moved.nanoseconds > 0
+        assert loop.cpu() > 0
+        assert loop.switches() >= 0
+        with pytest.raises(DeviceError, match=os.strerror(errno.EAGAIN).lower()):
+            loop.receive(1)
 
 
 def test_bulk_has_its_rows() -> None:

@@ -150,13 +150,9 @@ class BareLoop(Mover):
             },
         )
         self._thread: Thread | None = None
-        self._result = 0
 
     def _start(self) -> None:
-        def run() -> None:
-            self._result = self._lib.bare_loop(self._bare)
-
-        self._thread = Thread(target=run, name="vnethash-bare")
+        self._thread = Thread(target=self._lib.bare_loop, args=[self._bare], name="vnethash-bare")
         self._thread.start()
 
     def _stop(self) -> None:
@@ -174,8 +170,7 @@ class BareLoop(Mover):
 
     def _burst(self, order: int, packets: int) -> Burst:
         burst = self._ffi.new("struct burst *")
-        result = self._lib.bare_burst(self._bare, order, packets, burst)
-        self._check(self._result or result)
+        self._check(self._lib.bare_burst(self._bare, order, packets, burst))
         return Burst.of(burst)
 
     def ping(self, wire: int, frame: bytes, count: int) -> list[int]:
@@ -184,8 +179,7 @@ class BareLoop(Mover):
         os.eventfd_write(bare.kick, 1)
         times = self._ffi.new("uint64_t[]", count)
         fds = (bare.call, bare.kick)
-        result = self._lib.ping(wire, frame, len(frame), *fds, null, null, count, times)
-        self._check(self._result or result)
+        self._check(self._lib.ping(wire, frame, len(frame), *fds, null, null, count, times))
         return list(times)
 
     def close(self) -> None:

@@ -341,14 +341,16 @@ class Backend(Closing):
     def _start_control(self, memory: GuestMemory, index: int, setup: RingSetup) -> None:
         if setup.kick < 0:
             raise VnethashError("the control queue has no kick descriptor: it is not polled")
-        self._control = control = _Control(index, ControlQueue(memory, setup))
+        queue = ControlQueue(memory, setup)
         try:
+            self._control = control = _Control(index, queue)
             # Edges, so that nobody has to read what the front end also has its hands on.
             control.kicks.register(setup.kick, select.EPOLLIN | select.EPOLLET)
             self._selector.register(control.kicks, selectors.EVENT_READ, self._on_kick)
             self._rebalance()
         except (OSError, VnethashError) as error:
             self._stop_control()
+            queue.close()
             self._settle()
             raise VnethashError(f"the control queue cannot be served: {error}") from error
         os.eventfd_write(self._more_fd, 1)  # for what was sent before it was watched

@@ -106,6 +106,8 @@ class Server(Closing):
                 return
         except VhostUserError as error:
             reason = error.message
+        except OSError as error:  # descriptors or memory ran out, and it may have them
+            reason = os.strerror(error.errno or 0).lower()
         self._hang_up(reason)
 
     def _hang_up(self, reason: str = "the backend stops") -> None:

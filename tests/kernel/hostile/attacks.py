@@ -17,6 +17,8 @@ ATTACKS: Mapping[str, Attack] = {
     for attack in (
         messages.trickling_bytes,
         messages.hanging_up,
+        messages.out_of_band,
+        messages.few_descriptors,
         messages.half_a_message,
         messages.storms,
         messages.unread_replies,
@@ -36,6 +38,9 @@ ATTACKS: Mapping[str, Attack] = {
         memory.wild_addresses,
         rings.scribbled_rings,
         rings.restarted_rings,
+        rings.entangled_rings,
+        rings.begun_anew,
+        rings.huge_buffers,
         rings.garbage_to_send,
         rings.flooded_control_queue,
     )

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 """Attacks with messages: cut, never read, mutated, or none at all."""
 
+import os
 import random
+import resource
 import socket
 import struct
 import time
@@ -15,6 +17,7 @@ from tests.kernel.hostile.descriptors import KINDS
 from tests.kernel.hostile.siege import Siege
 from tests.kernel.served import QUEUES
 from vnethash.errors import VhostUserClosed, VhostUserError
+from vnethash.rss.config import RssConfig
 from vnethash.testing.driver import FakeDriver
 from vnethash.testing.front_end import FrontEnd
 from vnethash.vhost_user.messages import (
@@ -46,36 +49,70 @@ def trickling_bytes(siege: Siege, rand: random.Random, left: ExitStack) -> None:
 
 
 class Hasty(FrontEnd):
-    """Hangs up within what it sends, after so many bytes of its whole session."""
+    """Hangs up instead of its last message, or within it."""
 
-    left = 0
-
-    def send_bytes(self, data: bytes, fds: Sequence[int] = ()) -> None:
-        if len(data) > self.left:
-            if self.left:
-                super().send_bytes(data[: self.left], fds)
-            self.close()
-            raise VhostUserClosed("here")
-        self.left -= len(data)
-        super().send_bytes(data, fds)
-
-
-class _Counting(FrontEnd):
-    sent = 0
+    messages = 1 << 30
+    """How many it has left."""
+    bites = False
 
     def send_bytes(self, data: bytes, fds: Sequence[int] = ()) -> None:
-        self.sent += len(data)
-        super().send_bytes(data, fds)
+        self.messages -= 1
+        if self.messages > 0:
+            super().send_bytes(data, fds)
+            return
+        if self.bites:
+            super().send_bytes(data[: len(data) // 2], fds)
+        self.close()
+        raise VhostUserClosed("here")
 
 
 def hanging_up(siege: Siege, rand: random.Random, left: ExitStack) -> None:
-    """At any byte of a session, some of them on a border of messages."""
-    with _Counting.connect(siege.path) as counting:
-        FakeDriver(counting, pairs=QUEUES).close()
-    for _ in range(25):
-        with Hasty.connect(siege.path) as hasty, suppress(VhostUserError, OSError):
-            hasty.left = rand.randrange(counting.sent)
-            FakeDriver(hasty, pairs=QUEUES).close()
+    """After every message of a session, and within it."""
+    done, number = False, 0
+    while not done:
+        number += 1
+        for bites in (False, True):
+            with Hasty.connect(siege.path) as hasty, suppress(VhostUserError, OSError):
+                hasty.messages, hasty.bites = number, bites
+                with FakeDriver(hasty, pairs=2) as driver:
+                    driver.queue_pairs(2)
+                done = hasty.messages > 0
+
+
+def out_of_band(siege: Siege, rand: random.Random, left: ExitStack) -> None:
+    """Urgent data, which Unix sockets have since Linux 5.15, in front of and among messages."""
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.connect(str(siege.path))
+        question = Message(Request.GET_FEATURES).encode()
+        for _ in range(10):
+            for part in rand.sample((question, question[:5], question[5:], b"x"), 2):
+                with suppress(OSError):
+                    caller.send(part, rand.choice((0, socket.MSG_OOB)))
+        time.sleep(0.01)
+        with siege.flood.paused():
+            siege.idles()
+        with suppress(OSError):
+            caller.shutdown(rand.choice((socket.SHUT_RD, socket.SHUT_WR)))
+            caller.send(question, socket.MSG_OOB)
+        time.sleep(0.01)
+        with siege.flood.paused():
+            siege.idles()
+
+
+def few_descriptors(siege: Siege, rand: random.Random, left: ExitStack) -> None:
+    """The process may not open as many as a session needs."""
+    pid = siege.process.pid
+    usual = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    left.callback(resource.prlimit, pid, resource.RLIMIT_NOFILE, usual)
+    highest = max(int(name) for name in os.listdir(f"/proc/{pid}/fd"))
+    for more in range(2, 34):
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (highest + more, usual[1]))
+        with siege.connect() as front_end, suppress(VhostUserError):
+            with FakeDriver(front_end, pairs=2) as driver:
+                driver.rss_config(RssConfig.symmetric(2))
+                front_end.open_backend_channel()
+                front_end.set_mtu(1400 + more)
+                front_end.start_logging(driver.memory)
 
 
 def half_a_message(siege: Siege, rand: random.Random, left: ExitStack) -> None:

@@ -81,6 +81,10 @@ def full_notifiers(siege: Siege, rand: random.Random, left: ExitStack) -> None:
             os.set_blocking(fd, True)
             _disturb(driver)
             time.sleep(0.01)
+    for queue in driver.queues:
+        queue.ring.make_available(queue.ring.size)
+        queue.publish()
+    time.sleep(0.01)
 
 
 def _eventfd(left: ExitStack) -> int:

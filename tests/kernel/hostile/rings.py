@@ -16,12 +16,21 @@ from vnethash.testing.driver import FakeDriver
 from vnethash.testing.front_end import Virtqueue
 from vnethash.testing.memory import SharedMemory
 from vnethash.testing.ring import DESCRIPTOR, Buffer, DescriptorFlag, DriverRing
-from vnethash.vhost_user.messages import Request, VringFd, VringState
+from vnethash.vhost_user.messages import (
+    Payload,
+    Request,
+    RingFlag,
+    VhostFeature,
+    VringAddress,
+    VringFd,
+    VringState,
+)
 from vnethash.virtio.control import RssConfigSet
 from vnethash.virtio.features import Feature
 
 _CANARY = 1 << 18
 _MAIN = 96 << 20
+_HUGE = 5 << 30
 _TABLES = 1 << 16
 _NEXT, _WRITE = DescriptorFlag.NEXT, DescriptorFlag.WRITE
 _SCRIBBLES = 1.0
@@ -130,7 +139,9 @@ class Guest:
     def _descriptor(self, queue: Virtqueue, size: int, *, nested: bool = False) -> bytes:
         rand = self._rand
         length = rand.choice((12, 60, 1514, 2048, 2048, 65562))
-        address = rand.randrange(self._start, self._end - (1 << 17))
+        # The rings lie at the beginning.
+        end = self._start + (1 << 16) if rand.random() < 0.1 else self._end - (1 << 17)
+        address = rand.randrange(self._start, end)
         is_sent = queue.index % 2 == 1 or (queue is self.queues[-1] and rand.random() < 0.7)
         flags = int(DescriptorFlag(0) if is_sent else DescriptorFlag.WRITE)
         if rand.random() < 0.3:
@@ -186,6 +197,8 @@ def guest(siege: Siege, rand: random.Random) -> Iterator[Guest]:
         features = offered - left_out
         options = {"memory": memory, "features": features, "pairs": 2, "ring_size": 64}
         with siege.driver(**options) as driver, ExitStack() as left:
+            if rand.random() < 0.3:
+                driver.front_end.start_logging(memory, driver.queues)
             yield Guest(driver, rand, left)
         for view, content in canaries:
             assert bytes(view) == content, "written to memory the guest did not lend"
@@ -224,6 +237,75 @@ def restarted_rings(siege: Siege, rand: random.Random, left: ExitStack) -> None:
                     case 4:
                         hostile.revive(queue)
         siege.prompt(front_end)
+
+
+def entangled_rings(siege: Siege, rand: random.Random, left: ExitStack) -> None:
+    """Several rings in the same memory, or one in the buffers of another."""
+    hostile = left.enter_context(guest(siege, rand))
+    driver, front_end = hostile.driver, hostile.front_end
+    rings = [queue.ring for queue in hostile.queues]
+    with repeating(hostile.scribble):
+        for _ in range(60):
+            ring = rand.choice(rings)
+            address = VringAddress(
+                index=rand.choice(hostile.queues).index,
+                flags=RingFlag.NONE,
+                descriptors=driver.memory.user_address(rand.choice(rings).descriptors),
+                used=driver.memory.user_address(rand.choice((ring.used_ring, ring.descriptors))),
+                available=driver.memory.user_address(rand.choice(rings).available),
+                log=0,
+            )
+            with suppress(VhostUserError):
+                front_end.tell(Request.SET_VRING_ADDR, address)
+            time.sleep(0.002)
+        siege.prompt(front_end)
+
+
+def begun_anew(siege: Siege, rand: random.Random, left: ExitStack) -> None:
+    """Features change, and the device is reset, while rings run."""
+    hostile = left.enter_context(guest(siege, rand))
+    front_end, bits = hostile.front_end, hostile.front_end.negotiated
+    changes: list[tuple[Request, Payload]] = [
+        (Request.RESET_DEVICE, None),
+        (Request.RESET_OWNER, None),
+        (Request.SET_OWNER, None),
+        (Request.SET_STATUS, 0),
+        (Request.SET_STATUS, 15),
+        (Request.NET_SET_MTU, 1400),
+        *((Request.SET_FEATURES, bits ^ 1 << feature) for feature in _OPTIONAL),
+        (Request.SET_FEATURES, bits & ~(1 << VhostFeature.PROTOCOL_FEATURES)),
+        (Request.SET_FEATURES, bits ^ 1 << VhostFeature.LOG_ALL),
+        (Request.SET_FEATURES, bits),
+        (Request.SET_FEATURES, 0),
+    ]
+    with repeating(hostile.scribble):
+        for _ in range(80):
+            with suppress(VhostUserError):
+                front_end.tell(*rand.choice(changes))
+            hostile.revive(rand.choice(hostile.queues))
+        siege.prompt(front_end)
+
+
+def huge_buffers(siege: Siege, rand: random.Random, left: ExitStack) -> None:
+    """Of 4 GiB less one, as a descriptor can say, all of it there; to receive and to send."""
+    memory = left.enter_context(SharedMemory((_HUGE,)))
+    buffer = memory.allocate(0xFFFFFFFF)
+    driver = left.enter_context(siege.driver(memory=memory, pairs=1, ring_size=16))
+    receive, send = driver.queues[:2]
+    for queue, flags in ((receive, _WRITE), (send, 0)):
+        driver.front_end.stop(queue.index)
+        ring = queue.ring
+        for slot in range(ring.size):
+            following = 0 if slot % 4 == 3 else _NEXT
+            ring.write_descriptor(slot, buffer, 0xFFFFFFFF, flags | following, slot + 1)
+        for head in range(0, ring.size, 4):
+            ring.make_available(head)
+        base = _available(driver, ring)
+        ring.publish()
+        driver.front_end.start(queue, memory, base=base)
+        queue.kick()
+    siege.wait(lambda: _available(driver, send.ring) == send.ring.used_index, "nothing is sent")
+    siege.wait(lambda: _available(driver, receive.ring) == receive.ring.used_index, "nothing comes")
 
 
 def garbage_to_send(siege: Siege, rand: random.Random, left: ExitStack) -> None:

@@ -68,7 +68,7 @@ class Siege:
         self._errors = errors
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
-        self._wait(lambda: self.events, "it does not listen")
+        self.wait(lambda: self.events, "it does not listen")
         link.quiet(TAP)
         self.flood = Flood()
         self._calm = Held.of(process.pid)
@@ -93,7 +93,7 @@ class Siege:
         """A driver whose rings run, so that packets can come."""
         with self.connect() as front_end, FakeDriver(front_end, **options) as driver:
             front_end.features()
-            self._wait(lambda: "qdisc noop" not in link_line(TAP), "the tap has no carrier")
+            self.wait(lambda: "qdisc noop" not in link_line(TAP), "the tap has no carrier")
             yield driver
 
     def attack(self, do: Callable[[ExitStack], None]) -> None:
@@ -119,7 +119,7 @@ class Siege:
             time.sleep(_WINDOW)
             return self._cpu_time() - before < _BUSY * _WINDOW
 
-        self._wait(sleeps, f"it spins {why}")
+        self.wait(sleeps, f"it spins {why}")
 
     def recovers(self) -> None:
         """A healthy driver is served at once, gets all packets, and leaves nothing behind."""
@@ -132,7 +132,7 @@ class Siege:
             assert set(got) == _WANTED, f"{len(got)} packets, or not the right ones"
             driver.send(QUEUES - 1, FLOWS[0])
             driver.flush()
-        self._wait(lambda: Held.of(self.process.pid) == self._calm, "it keeps something")
+        self.wait(lambda: Held.of(self.process.pid) == self._calm, "it keeps something")
 
     def answers(self) -> None:
         """The next front end is answered."""
@@ -152,7 +152,8 @@ class Siege:
         took = time.monotonic() - start
         assert took < PATIENCE, f"it answers after {took:.1f} s"
 
-    def _wait(self, holds: Callable[[], object], complaint: str) -> None:
+    def wait(self, holds: Callable[[], object], complaint: str) -> None:
+        """Until something holds; AssertionError if it does not."""
         deadline = time.monotonic() + _SETTLES
         while not holds():
             assert self.process.poll() is None, "it has ended"
