@@ -76,18 +76,21 @@ struct burst {
 	uint64_t bytes;  /* of used buffers */
 	uint64_t hashed; /* packets with a hash */
 	uint64_t kicks;
-	uint64_t first;  /* packets that were there when the time began */
+	uint64_t first;  /* packets that were there when the time began, the lead */
 	uint64_t nanoseconds;
 };
 
 /*
  * Lend chains to each ring, `chains` in all, the same ones again as they come
- * back, until all are back. Returns 0 or a negative errno.
+ * back, until all are back. The time begins when `lead` packets have come.
+ * Returns 0 or a negative errno.
  */
-int driver_burst(struct driver_ring *rings, uint32_t count, uint32_t chains, struct burst *burst);
+int driver_burst(struct driver_ring *rings, uint32_t count, uint32_t chains, uint32_t lead,
+		 struct burst *burst);
 
 /* Give the order and watch until it is done. */
-int bare_burst(struct bare *bare, uint32_t order, uint32_t count, struct burst *burst);
+int bare_burst(struct bare *bare, uint32_t order, uint32_t count, uint32_t lead,
+	       struct burst *burst);
 
 /*
  * Send a frame into the tap by the packet socket `wire`, hear of it by `call`,

@@ -62,13 +62,24 @@ static int take_event(int fd)
 	return error ? error : eventfd_read(fd, &events) < 0 ? -errno : 0;
 }
 
-/* A burst that was there all at once took the time from the kick on. */
-static void settle(struct burst *burst, uint64_t first)
+/* What is there now was seen at `time`; the first that is a lead begins the time. */
+static void count_time(struct burst *burst, uint64_t time, uint32_t lead, uint64_t *start)
+{
+	if (burst->first) {
+		burst->nanoseconds = time - *start;
+	} else if (burst->packets >= lead) {
+		burst->first = burst->packets;
+		*start = time;
+	}
+}
+
+/* A burst that was there all at once took the time since the kick. */
+static void settle(struct burst *burst, uint64_t kicked, uint64_t start)
 {
 	if (burst->first < burst->packets)
 		return;
 	burst->first = 0;
-	burst->nanoseconds = first;
+	burst->nanoseconds = start - kicked;
 }
 
 /* The bare loop */
@@ -135,10 +146,11 @@ void bare_loop(struct bare *bare)
 	__atomic_store_n(&bare->error, error, __ATOMIC_RELAXED);
 }
 
-int bare_burst(struct bare *bare, uint32_t order, uint32_t count, struct burst *burst)
+int bare_burst(struct bare *bare, uint32_t order, uint32_t count, uint32_t lead,
+	       struct burst *burst)
 {
-	uint64_t kicked = now(), start = 0, deadline = 0;
-	uint32_t spins = 0, done = 0;
+	uint64_t kicked = now(), start = kicked, deadline = 0;
+	uint32_t spins = 0;
 
 	*burst = (struct burst){ .kicks = 1 };
 	bare->order = order;
@@ -147,26 +159,21 @@ int bare_burst(struct bare *bare, uint32_t order, uint32_t count, struct burst *
 	bare->done = 0;
 	if (eventfd_write(bare->kick, 1) < 0)
 		return -errno;
-	while (done < count) {
-		uint32_t told = __atomic_load_n(&bare->done, __ATOMIC_ACQUIRE);
+	while (burst->packets < count) {
+		uint32_t done = __atomic_load_n(&bare->done, __ATOMIC_ACQUIRE);
+		int error;
 
-		if (told == done) {
-			int error = __atomic_load_n(&bare->error, __ATOMIC_RELAXED);
-
-			if (error || is_tired(&spins, &deadline))
-				return error ? error : -ETIMEDOUT;
+		if (done != burst->packets) {
+			burst->packets = done;
+			count_time(burst, now(), lead, &start);
 			continue;
 		}
-		done = told;
-		if (!start) {
-			start = now();
-			burst->first = done;
-		}
-		burst->nanoseconds = now() - start;
+		error = __atomic_load_n(&bare->error, __ATOMIC_RELAXED);
+		if (error || is_tired(&spins, &deadline))
+			return error ? error : -ETIMEDOUT;
 	}
-	burst->packets = done;
 	burst->bytes = bare->bytes;
-	settle(burst, start - kicked);
+	settle(burst, kicked, start);
 	return 0;
 }
 
@@ -251,10 +258,11 @@ static void count_chain(const struct driver_ring *ring, uint32_t head, uint32_t 
 
 enum { RINGS = 16 };
 
-int driver_burst(struct driver_ring *rings, uint32_t count, uint32_t chains, struct burst *burst)
+int driver_burst(struct driver_ring *rings, uint32_t count, uint32_t chains, uint32_t lead,
+		 struct burst *burst)
 {
 	uint32_t missing[RINGS] = {}, lent[RINGS] = {};
-	uint64_t begun = now(), start = 0, deadline = 0;
+	uint64_t begun = now(), start = begun, deadline = 0;
 	uint32_t spins = 0, back = 0;
 
 	*burst = (struct burst){};
@@ -275,8 +283,7 @@ int driver_burst(struct driver_ring *rings, uint32_t count, uint32_t chains, str
 	for (uint32_t i = 0; back < count * chains; i = i + 1 == count ? 0 : i + 1) {
 		struct driver_ring *ring = &rings[i];
 		uint16_t until = used_index(ring);
-		int64_t head;
-		uint32_t length;
+		uint64_t seen;
 		int kicked;
 
 		if (until == ring->seen) {
@@ -284,11 +291,11 @@ int driver_burst(struct driver_ring *rings, uint32_t count, uint32_t chains, str
 				return -ETIMEDOUT;
 			continue;
 		}
-		if (!start)
-			start = now();
-		burst->nanoseconds = now() - start;
+		seen = now();
 		while (ring->seen != until) {
-			head = take(ring, &length);
+			uint32_t length;
+			int64_t head = take(ring, &length);
+
 			if (head < 0)
 				return head;
 			count_chain(ring, head, length, &missing[i], burst);
@@ -303,10 +310,9 @@ int driver_burst(struct driver_ring *rings, uint32_t count, uint32_t chains, str
 		if (kicked < 0)
 			return kicked;
 		burst->kicks += kicked;
-		if (!burst->first)
-			burst->first = burst->packets;
+		count_time(burst, seen, lead, &start);
 	}
-	settle(burst, start - begun);
+	settle(burst, begun, start);
 	return 0;
 }
 

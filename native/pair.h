@@ -15,6 +15,7 @@
 #include "window.h"
 
 enum {
+	BATCH_BYTES = 128 << 10,    /* of frames, likewise */
 	BATCH = 64,                   /* packets of one direction before it is the other's turn */
 	DIRECT = 4096,                /* bytes of a packet above which copying costs more */
 	PATIENCE = 1000,              /* ms for the guest to bring buffers for a packet in hand */

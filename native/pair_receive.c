@@ -338,6 +338,7 @@ static int receive_packet(struct vh_pair *pair, const struct how *how)
 
 int pair_receive(struct vh_pair *pair)
 {
+	const __u64 *bytes = &pair->counters.receive.bytes, most = *bytes + BATCH_BYTES;
 	struct how how;
 	int result = 1;
 
@@ -349,7 +350,7 @@ int pair_receive(struct vh_pair *pair)
 		pair->locked = 1;
 	}
 	how = look(pair);
-	for (int i = 0; i < BATCH && result > 0; i++) {
+	for (int i = 0; i < BATCH && result > 0 && *bytes < most; i++) {
 		if (!pair->in_hand.length)
 			result = receive_packet(pair, &how);
 		if (result > 0 && pair->in_hand.length) {

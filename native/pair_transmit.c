@@ -94,13 +94,14 @@ static int transmit_chain(struct vh_pair *pair, const struct chain *chain)
 
 int pair_transmit(struct vh_pair *pair)
 {
+	const __u64 *bytes = &pair->counters.transmit.bytes, most = *bytes + BATCH_BYTES;
 	struct ring *ring = &pair->transmit;
 	struct chain chain;
 	int result = 1;
 
 	pair->at_work = ring;
 	pair->blocked = 0;
-	for (int i = 0; i < BATCH && result > 0; i++) {
+	for (int i = 0; i < BATCH && result > 0 && *bytes < most; i++) {
 		result = ring_fetch(ring, &chain, pair->spans + 1);
 		if (result <= 0)
 			break;

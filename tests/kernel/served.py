@@ -11,6 +11,7 @@ from typing import Any
 
 from tests.kernel.flows import FLOWS, Got, send
 from vnethash.kernel import link
+from vnethash.rss.config import RssConfig
 from vnethash.testing.driver import FakeDriver
 from vnethash.testing.front_end import FrontEnd
 from vnethash.vhost_user.backend import Backend
@@ -97,6 +98,7 @@ def serving(
     without: frozenset[Feature] = frozenset(),
     state: DeviceState | None = None,
     mtu: int | None = None,
+    unasked: RssConfig | None = None,
     **options: Any,
 ) -> Iterator[Served]:
     """A server on a tap with QUEUES queues that carries nothing but what a test sends."""
@@ -113,7 +115,7 @@ def serving(
         path = folder / "vhost"
         with Server(
             path,
-            lambda selector, journal: Backend(device, tap, selector, journal),
+            lambda selector, journal: Backend(device, tap, selector, journal, unasked=unasked),
             lambda event, values: events.append((event, values)),
         ) as server:
             failures: list[BaseException] = []

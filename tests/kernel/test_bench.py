@@ -187,7 +187,7 @@ def test_vhost_has_its_rows() -> None:
         *(
             (f"receive, {traffic.name}", variant)
             for traffic in vhost.TRAFFIC
-            for variant in (vhost.BASE, "bare, spread", *variants)
+            for variant in (vhost.BASE, "bare, spread", "bare, records", *variants)
         ),
         *(
             (f"transmit, {traffic.name}", variant)

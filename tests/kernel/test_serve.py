@@ -4,7 +4,6 @@
 import dataclasses
 import itertools
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -12,11 +11,13 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.kernel.flows import FLOWS, Got, expected, send
-from tests.kernel.served import MAC, QUEUES, Served, link_line, serving, unhashed
+from tests.kernel.hash_programs import example
+from tests.kernel.served import MAC, QUEUES, link_line, serving, unhashed
 from vnethash.engines.select import SOFTWARE
 from vnethash.errors import CommandError, ConfigError, DeviceError, VhostUserError
 from vnethash.kernel.netns import Namespace
@@ -25,8 +26,8 @@ from vnethash.rss import reference
 from vnethash.rss.config import RssConfig
 from vnethash.testing.driver import FakeDriver
 from vnethash.testing.front_end import FrontEnd
-from vnethash.virtio.control import RssConfigSet
-from vnethash.virtio.device import DeviceState, NetDevice
+from vnethash.vhost_user import server
+from vnethash.virtio.device import DeviceState
 from vnethash.virtio.features import Feature
 from vnethash.virtio.hash_types import HashType, ReportType
 from vnethash.virtio.header import Header, HeaderFlag
@@ -97,6 +98,31 @@ def test_software_offers_no_rss(netns: Namespace, tmp_path: Path) -> None:
         driver.hash_config(HashType.ALL, RSS.key)
         got = served.flows(driver)
         assert without_queue(got) == without_queue(reported(RSS))
+
+
+def test_a_front_end_that_keeps_the_control_queue(netns: Namespace, tmp_path: Path) -> None:
+    """As QEMU does: it says by enabling rings how many are used, and nothing else."""
+    with serving(tmp_path) as served, served.driver(Feature.CTRL_VQ, Feature.RSS) as driver:
+        assert served.backend.queues_in_use == QUEUES
+        driver.front_end.enable(6, False)
+        assert served.backend.queues_in_use == QUEUES - 1
+        driver.front_end.enable(6)
+        assert without_queue(served.flows(driver)) == without_queue(unhashed(reported(RSS)))
+
+
+@pytest.mark.parametrize("reporting", [Reporting.RECORD, Reporting.REHASH])
+def test_who_cannot_say_gets_what_the_operator_says(
+    netns: Namespace, tmp_path: Path, reporting: Reporting
+) -> None:
+    options: dict[str, Any] = {"unasked": RSS, "reporting": reporting}
+    with serving(tmp_path, **options) as served:
+        with served.driver(Feature.CTRL_VQ, Feature.RSS) as driver:
+            assert served.flows(driver) == reported(RSS)
+        with served.driver() as driver:
+            assert {(got.queue, got.hash_value) for got in served.flows(driver)} == {(0, 0)}
+            other = RssConfig.random(QUEUES)
+            driver.rss_config(other)
+            assert served.flows(driver) == reported(other)
 
 
 def test_the_last_command_wins(netns: Namespace, tmp_path: Path) -> None:
@@ -187,12 +213,15 @@ def test_the_next_front_end(netns: Namespace, tmp_path: Path) -> None:
 
 
 def test_a_second_front_end_waits(netns: Namespace, tmp_path: Path) -> None:
-    with serving(tmp_path) as served:
-        with served.driver() as driver, FrontEnd.connect(served.path) as waiting:
-            assert served.flows(driver)
-            driver.close()
-            driver.front_end.close()
-            assert waiting.features() == served.backend.features() | 1 << 30 | 1 << 26
+    with (
+        serving(tmp_path) as served,
+        served.driver() as driver,
+        FrontEnd.connect(served.path) as waiting,
+    ):
+        assert served.flows(driver)
+        driver.close()
+        driver.front_end.close()
+        assert waiting.features() == served.backend.features() | 1 << 30 | 1 << 26
 
 
 def test_a_driver_begins_anew(netns: Namespace, tmp_path: Path) -> None:
@@ -305,14 +334,15 @@ def test_a_broken_control_queue_is_left_alone(netns: Namespace, tmp_path: Path) 
 
 def test_the_tap_is_deleted(netns: Namespace, tmp_path: Path) -> None:
     """Nothing is left to serve: the server ends and says why."""
-    with pytest.raises(DeviceError, match="tap0"):
+
+    def lose_the_tap() -> None:
         with serving(tmp_path) as served, served.driver() as driver:
             driver.rss_config(RSS)
             subprocess.run(["ip", "link", "del", "tap0"], check=True)
             served.wait_for("fault")
-            deadline = time.monotonic() + 5
-            while served.path.exists() and time.monotonic() < deadline:
-                time.sleep(0.01)
+
+    with pytest.raises(DeviceError, match="tap0"):
+        lose_the_tap()
 
 
 # The socket
@@ -336,8 +366,6 @@ def test_a_path_in_use(netns: Namespace, tmp_path: Path) -> None:
 
 
 def _listen(path: Path) -> None:
-    from vnethash.vhost_user import server
-
     server._listen(path).close()
 
 
@@ -359,12 +387,14 @@ def _started(command: list[str]) -> "subprocess.Popen[str]":
 
 def test_the_command_serves_until_told(command: list[str], tmp_path: Path) -> None:
     state = tmp_path / "state.json"
-    with _started([*command, "--json", "--state", str(state)]) as process:
-        with FrontEnd.connect(tmp_path / "vhost") as front_end:
-            with FakeDriver(front_end, pairs=QUEUES) as driver:
-                driver.rss_config(RSS)
-                process.send_signal(signal.SIGTERM)
-                out, errors = process.communicate(timeout=10)
+    with (
+        _started([*command, "--json", "--state", str(state)]) as process,
+        FrontEnd.connect(tmp_path / "vhost") as front_end,
+        FakeDriver(front_end, pairs=QUEUES) as driver,
+    ):
+        driver.rss_config(RSS)
+        process.send_signal(signal.SIGTERM)
+        out, errors = process.communicate(timeout=10)
     assert (process.returncode, errors) == (0, "")
     events = [json.loads(line) for line in out.splitlines()]
     names = [event["event"] for event in events]
@@ -414,9 +444,10 @@ def test_the_command_refuses(
 
 def test_a_program_decides(netns: Namespace, tmp_path: Path) -> None:
     """What a hash program says of a packet is in the guest's header."""
-    from tests.kernel.hash_programs import example
-
-    program = example("xor")
-    with serving(tmp_path, program=program) as served, served.driver() as driver:
+    with serving(tmp_path, program=example("xor")) as served, served.driver() as driver:
         driver.rss_config(RSS)
-        assert served.flows(driver)
+        got = served.flows(driver)
+    assert {packet.frame for packet in got} == set(FLOWS)
+    assert {(packet.queue, packet.hash_value, packet.hash_report) for packet in got} == {
+        (1, 3, ReportType.TCPv4)
+    }

@@ -39,7 +39,7 @@ _TASKS = Path("/proc/self/task")
 
 @dataclass(frozen=True, slots=True)
 class Burst:
-    """What was moved. ``nanoseconds`` are of a packet, from when the first of them had come."""
+    """What was moved. ``nanoseconds`` are of a packet, from when the lead of them had come."""
 
     packets: int
     bytes: int
@@ -56,8 +56,10 @@ class Burst:
 class Mover(Closing):
     """Threads that move packets from start() to stop(), when they are asked to."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, lead: int) -> None:
+        """The time of a burst begins when ``lead`` packets of it have come."""
         self.name = name
+        self._lead = lead
         self._tasks: set[str] = set()
 
     def start(self) -> None:
@@ -122,7 +124,9 @@ class BareLoop(Mover):
         name: str,
         tap: int,
         messages: Sequence[bytes],
-        batch: int,
+        *,
+        lead: int = 1,
+        batch: int = 1,
         places: int = 1,
         room: int = LARGEST,
     ) -> None:
@@ -130,7 +134,7 @@ class BareLoop(Mover):
 
         What is read goes to ``places`` in turn, of ``room`` bytes each.
         """
-        super().__init__(name)
+        super().__init__(name, lead)
         self._ffi, self._lib = bench_library()
         self._messages = self._ffi.from_buffer("uint8_t[]", b"".join(messages))
         self._memory = self._ffi.from_buffer("uint8_t[]", bytearray(places * room))
@@ -170,7 +174,7 @@ class BareLoop(Mover):
 
     def _burst(self, order: int, packets: int) -> Burst:
         burst = self._ffi.new("struct burst *")
-        self._check(self._lib.bare_burst(self._bare, order, packets, burst))
+        self._check(self._lib.bare_burst(self._bare, order, packets, self._lead, burst))
         return Burst.of(burst)
 
     def ping(self, wire: int, frame: bytes, count: int) -> list[int]:
@@ -277,10 +281,11 @@ class Guest(Mover):
         mergeable: bool,
         receive: Chains,
         transmit: Chains,
+        lead: int = 1,
         merged: int = 1,
     ) -> None:
         """``header`` has 12 bytes, or 20 with hash; a received packet takes ``merged`` chains."""
-        super().__init__(name)
+        super().__init__(name, lead)
         ffi, self._lib = bench_library()
         self._tap, self._header, self._mergeable, self._merged = tap, header, mergeable, merged
         with ExitStack() as resources:
@@ -354,7 +359,8 @@ class Guest(Mover):
 
     def _moved(self, driver: tuple[Any, object], chains: int) -> Burst:
         rings, _ = driver
-        self._check(self._lib.driver_burst(rings, len(rings), chains // len(rings), self._burst))
+        each = chains // len(rings)
+        self._check(self._lib.driver_burst(rings, len(rings), each, self._lead, self._burst))
         return Burst.of(self._burst)
 
     def ping(self, wire: int, frame: bytes, count: int) -> list[int]:

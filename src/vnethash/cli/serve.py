@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vnethash.cli.options import DEFAULT_QUEUES, JsonOption, ProgramOption, read_text
+from vnethash.cli.options import (
+    DEFAULT_QUEUES,
+    ConfigOption,
+    IndirectionOption,
+    JsonOption,
+    KeyOption,
+    ProgramOption,
+    TypesOption,
+    UnclassifiedOption,
+    config_from_options,
+    read_text,
+)
 from vnethash.cli.verifier_log import VerifierLogOption, verifier_log
 from vnethash.errors import ConfigError, DeviceError
 
@@ -98,6 +109,11 @@ def serve_command(
         ),
     ] = ServeReporting.RECORD,
     program: ProgramOption = None,
+    key: KeyOption = None,
+    types: TypesOption = None,
+    indirection: IndirectionOption = None,
+    unclassified: UnclassifiedOption = None,
+    config: ConfigOption = None,
     state: Annotated[
         Path | None,
         typer.Option(
@@ -115,6 +131,10 @@ def serve_command(
     driver asks for (ethtool -L, -X, -K rxhash) steers the tap at once. One VMM
     after the other may connect; ends with SIGTERM or Ctrl-C. On a terminal it
     shows what goes on; with --json one object for each event.
+
+    A VMM that keeps the guest's control queue to itself, as QEMU does, does not
+    pass on what the guest asks for: for its guests --key, --types, --indirection,
+    --unclassified and --config say how to steer and hash.
     """
     from vnethash.cli.serve_status import REDRAW, reporter
     from vnethash.reporting import Reporting
@@ -122,6 +142,9 @@ def serve_command(
     from vnethash.vhost_user.host_tap import HostTap
     from vnethash.vhost_user.server import Server
 
+    unasked = None
+    if any(option is not None for option in (key, types, indirection, unclassified, config)):
+        unasked = config_from_options(queue_pairs, key, types, indirection, unclassified, config)
     with verifier_log(log):
         opened = HostTap.open(
             tap,
@@ -142,7 +165,7 @@ def serve_command(
                     _save(server.backend, state)
 
             def backend(selector: "BaseSelector", journal: "Journal") -> Backend:
-                return Backend(device, host, selector, journal)
+                return Backend(device, host, selector, journal, unasked=unasked)
 
             with Server(socket, backend, journal) as server, _until_told(server.stop):
                 status.begin(server.backend)

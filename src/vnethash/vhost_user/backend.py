@@ -85,11 +85,15 @@ class Backend(Closing):
         tap: HostTap,
         selector: selectors.BaseSelector,
         journal: Journal,
+        *,
+        unasked: RssConfig | None = None,
     ) -> None:
         """``device`` may come with a state that the driver had elsewhere.
 
         A driver that negotiates the same features goes on from there, and is
-        asked to announce itself. Raises OSError without descriptors to be had.
+        asked to announce itself. ``unasked`` is how to steer and hash for a
+        driver whose front end keeps the control queue to itself: it cannot
+        say. Raises OSError without descriptors to be had.
         """
         self.device = device
         self.left = device.state
@@ -98,6 +102,7 @@ class Backend(Closing):
         """Called when the driver should look at the configuration space."""
         self._imported = device.state if device.state.features else None
         device.reset()
+        self._unasked = unasked if tap.steers else None
         self._tap = tap
         self._selector = selector
         self._journal = journal
@@ -293,6 +298,9 @@ class Backend(Closing):
 
     def _wanted(self, state: DeviceState) -> Wanted:
         steering = state.steering
+        taken = offloads(state.offloads)
+        if self._unasked and self._control is None and steering is None and state.features:
+            return Wanted(self._unasked, False, state.reports, taken)
         rss = RssConfig(
             len(self._pairs),
             hash_types=state.hash_types,
@@ -300,7 +308,7 @@ class Backend(Closing):
             indirection_table=steering.indirection_table if steering else (0,),
             unclassified_queue=steering.unclassified_queue if steering else 0,
         )
-        return Wanted(rss, steering is None, state.reports, offloads(state.offloads))
+        return Wanted(rss, steering is None, state.reports, taken)
 
     def _begin(self, state: DeviceState) -> None:
         """As _follow(), for a driver that has no rings yet."""
@@ -348,6 +356,7 @@ class Backend(Closing):
             control.kicks.register(setup.kick, select.EPOLLIN | select.EPOLLET)
             self._selector.register(control.kicks, selectors.EVENT_READ, self._on_kick)
             self._rebalance()
+            self._tap.apply(self._wanted(self.device.state))
         except (OSError, VnethashError) as error:
             self._stop_control()
             queue.close()

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import vnethash
 from tests.kernel.flows import FLOWS, Got, expected, send
 from tests.kernel.served import MAC, QUEUES, link_line
 from vnethash.kernel import link
@@ -31,6 +32,7 @@ TAP = "tap0"
 PATIENCE = 1.0
 """Seconds in which the next front end has to be answered."""
 
+_SOURCE = str(Path(vnethash.__file__).parents[1])
 _RSS = RssConfig.symmetric(QUEUES)
 _WINDOW = 0.05
 _BUSY = 0.4
@@ -211,11 +213,18 @@ _WANTED = {
 @contextmanager
 def besieged(folder: Path, *options: str) -> Iterator[Siege]:
     """A server on a tap in the namespace of the calling thread; it has to end well."""
-    command = [str(Path(sys.executable).parent / "vnethash"), "serve", "--json", "--tap", TAP]
+    command = [sys.executable, "-m", "vnethash.cli.main", "serve", "--json", "--tap", TAP]
     command += ["--socket", str(folder / "vhost"), "--queue-pairs", str(QUEUES)]
     command += ["--mac", MAC.hex(":"), *options]
     with (folder / "errors").open("w+") as errors, ExitStack() as stack:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            # The same code as here, and its own leaks are complaints.
+            env={**os.environ, "PYTHONPATH": _SOURCE, "PYTHONWARNINGS": "default"},
+        )
         siege = Siege(folder / "vhost", process, errors)
         stack.callback(siege.close)
         yield siege
