@@ -43,9 +43,30 @@ API void vh_control_free(struct vh_control *control)
 	free(control);
 }
 
+/*
+ * The front end shares the files of its eventfds with us, so it may have made
+ * them wait again and have filled them: that must not stop the caller.
+ */
+static void publish(struct vh_control *control)
+{
+	timer_t timer;
+	int hurries = guard_hurry(&timer);
+
+	ring_publish(&control->ring);
+	if (hurries)
+		guard_calm(timer);
+}
+
 static int failed(struct vh_control *control)
 {
-	ring_announce_fault(&control->ring);
+	sigjmp_buf out;
+	timer_t timer;
+
+	if (!GUARD(out) && guard_hurry(&timer)) {
+		ring_announce_fault(&control->ring);
+		guard_calm(timer);
+	}
+	guard_end();
 	return -EIO;
 }
 
@@ -98,7 +119,7 @@ API int vh_control_answer(struct vh_control *control, const __u8 *answer, __u32 
 		ring_log_spans(&control->ring, spans, written);
 	ring_use(&control->ring, control->chain.head, written);
 	control->waits = 0;
-	ring_publish(&control->ring);
+	publish(control);
 	guard_end();
 	return 0;
 }

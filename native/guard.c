@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+#define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stddef.h>
+#include <unistd.h>
 
 #include "guard.h"
 
@@ -10,10 +12,16 @@
 static _Thread_local sigjmp_buf *target __attribute__((tls_model("initial-exec")));
 static struct sigaction previous;
 
+enum {
+	HURRY = 10, /* ms a system call may wait */
+};
+
 static void on_sigbus(int number, siginfo_t *info, void *context)
 {
 	sigjmp_buf *out = target;
 
+	if (out && info->si_code <= 0) /* sent by somebody */
+		return;
 	if (out) {
 		target = NULL;
 		siglongjmp(*out, 1);
@@ -33,7 +41,7 @@ static void on_sigbus(int number, siginfo_t *info, void *context)
 int guard_install(void)
 {
 	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-	/* The jump out of the handler would leave the signal blocked. */
+	/* The jump would leave the signal blocked; system calls are not to be restarted. */
 	struct sigaction ours = { .sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK };
 	struct sigaction present;
 	int result = 0;
@@ -60,4 +68,23 @@ void guard_begin(sigjmp_buf *out)
 void guard_end(void)
 {
 	target = NULL;
+}
+
+int guard_hurry(timer_t *timer)
+{
+	struct timespec often = { .tv_nsec = HURRY * 1000000 };
+	struct itimerspec when = { .it_value = often, .it_interval = often };
+	struct sigevent event = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGBUS };
+
+	event._sigev_un._tid = gettid();
+	if (timer_create(CLOCK_MONOTONIC, &event, timer) < 0)
+		return 0;
+	timer_settime(*timer, 0, &when, NULL);
+	return 1;
+}
+
+/* A signal that is still to come does so before this returns. */
+void guard_calm(timer_t timer)
+{
+	timer_delete(timer);
 }

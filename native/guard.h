@@ -12,17 +12,28 @@
  *
  * What the code between changes must lie in memory, not in local variables of
  * the function with the guard: a jump does not restore those.
+ *
+ * A SIGBUS that is sent to a thread under guard interrupts the system call it
+ * waits in, and does nothing else.
  */
 #ifndef VNETHASH_GUARD_H
 #define VNETHASH_GUARD_H
 
 #include <setjmp.h>
+#include <time.h>
 
 /* Catch SIGBUS; others' handlers get what is not for us. Returns 0 or -errno. */
 int guard_install(void);
 
 void guard_begin(sigjmp_buf *out);
 void guard_end(void);
+
+/*
+ * Have no system call of this thread, which is under guard, wait for long: it
+ * ends with EINTR. Returns whether that can be had; then call guard_calm().
+ */
+int guard_hurry(timer_t *timer);
+void guard_calm(timer_t timer);
 
 /* 0 at first; 1 when the code that follows touched memory that went away. */
 #define GUARD(out) (sigsetjmp(out, 0) ? 1 : (guard_begin(&(out)), 0))

@@ -10,8 +10,8 @@
 #include "dissect.h"
 
 enum {
-	HISTORY = 64,           /* configurations a reader tries */
-	HISTORY_SECONDS = 10,   /* one stays known after it went out of force */
+	HISTORY = 64,         /* configurations a reader tries */
+	HISTORY_SECONDS = 10, /* one stays known after it went out of force */
 };
 
 /* Whoever drains a queue holds the lock for reading. */

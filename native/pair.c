@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 /* The thread of a pair of queues: its turns and its sleep. */
+#define _GNU_SOURCE
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -12,7 +13,8 @@
 #include "pair.h"
 
 enum {
-	POLLED = 1, /* ms between looks at a ring that brings no kicks */
+	POLLED = 1,       /* ms between looks at a ring that brings no kicks */
+	IMPATIENCE = 100, /* ms the thread gets to end, then a signal as often */
 };
 
 /* What a wakeup was for: data of the events of wake_fd. */
@@ -90,11 +92,11 @@ static void *run(void *argument)
 	sigjmp_buf out;
 
 	if (GUARD(out)) {
+		guard_begin(&out); /* to the end: see join() */
 		ring_fail(pair->at_work, VH_FAULT_MEMORY, 0);
 		note_fault(pair, pair->at_work);
 	} else {
 		serve(pair);
-		guard_end();
 	}
 	pair_unlock(pair);
 	if (pair->fault.reason)
@@ -221,13 +223,32 @@ failed:
 	return error;
 }
 
+/*
+ * The front end shares the files of its eventfds with us, so it may have made
+ * them wait again and have filled them: then a signal ends the thread's write.
+ */
+static void join(struct vh_pair *pair)
+{
+	struct timespec until;
+	int error;
+
+	do {
+		clock_gettime(CLOCK_MONOTONIC, &until);
+		until.tv_sec += (until.tv_nsec + IMPATIENCE * 1000000) / 1000000000;
+		until.tv_nsec = (until.tv_nsec + IMPATIENCE * 1000000) % 1000000000;
+		error = pthread_clockjoin_np(pair->thread, NULL, CLOCK_MONOTONIC, &until);
+		if (error == ETIMEDOUT)
+			pthread_kill(pair->thread, SIGBUS);
+	} while (error == ETIMEDOUT);
+}
+
 API void vh_pair_stop(struct vh_pair *pair, struct vh_bases *bases)
 {
 	eventfd_t events;
 
 	__atomic_store_n(&pair->stopping, 1, __ATOMIC_RELAXED);
 	eventfd_write(pair->stop_fd, 1);
-	pthread_join(pair->thread, NULL);
+	join(pair);
 	eventfd_read(pair->stop_fd, &events);
 	eventfd_read(pair->fault_fd, &events);
 	close(pair->wake_fd);

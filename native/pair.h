@@ -15,8 +15,8 @@
 #include "window.h"
 
 enum {
-	BATCH_BYTES = 128 << 10,    /* of frames, likewise */
 	BATCH = 64,                   /* packets of one direction before it is the other's turn */
+	BATCH_BYTES = 128 << 10,      /* of frames, likewise: the guest is to have work meanwhile */
 	DIRECT = 4096,                /* bytes of a packet above which copying costs more */
 	PATIENCE = 1000,              /* ms for the guest to bring buffers for a packet in hand */
 	HEADROOM = VNET_HDR_HASH_LEN, /* bytes in front of a frame for the guest's header */
@@ -66,7 +66,7 @@ struct vh_pair {
 	__atomic_store_n(&(counter), (counter) + (number), __ATOMIC_RELAXED)
 
 /*
- * Carry packets, BATCH at most. Returns whether there may be more to carry at
+ * Carry packets, BATCH or BATCH_BYTES at most. Returns whether there may be more to carry at
  * once, -1 after a fault.
  */
 int pair_receive(struct vh_pair *pair);

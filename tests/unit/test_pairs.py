@@ -4,6 +4,7 @@
 import os
 import select
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -330,6 +331,26 @@ def test_two_pairs_with_one_memory(bench: Bench) -> None:
         frame = plain(60)
         bench.host.send(bytes(12) + frame)
         assert [packet.frame for packet in bench.receive.receive(1)] == [frame]
+
+
+@pytest.mark.parametrize("faulty", [False, True])
+def test_a_call_that_waits_for_ever_does_not_keep_stop_waiting(bench: Bench, faulty: bool) -> None:
+    """The front end shares the file: it may have it wait again, and fill it."""
+    bench.receive.fill([1536])
+    bench.start()
+    full = bench.receive.error if faulty else bench.receive.call
+    for fd in (bench.receive.call, bench.receive.error):
+        os.set_blocking(fd, True)
+    os.eventfd_write(full, 0xFFFF_FFFF_FFFF_FFFE)
+    if faulty:
+        bench.receive.ring.set_available_index(999)
+        os.eventfd_write(bench.receive.kick, 1)
+    bench.host.send(bytes(12) + plain(60))
+    time.sleep(0.05)
+    begin = time.monotonic()
+    bench.pair.stop()
+    assert time.monotonic() - begin < 2
+    assert (bench.pair.fault() is None) != faulty
 
 
 def test_start_and_stop_are_ordered(bench: Bench) -> None:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from tests.effort import examples
 from tests.shared_memory import GUEST, USER, SharedMemory
 from vnethash.errors import RingError
+from vnethash.native import core
 from vnethash.testing.ring import (
     DESCRIPTOR,
     NO_NOTIFY,
@@ -32,7 +34,7 @@ from vnethash.testing.ring import (
     encode_table,
 )
 from vnethash.vhost_user.memory import DirtyLog, GuestMemory
-from vnethash.vhost_user.rings import ControlQueue, RingSetup
+from vnethash.vhost_user.rings import ControlQueue, FaultReason, RingFault, RingSetup
 
 NEXT, WRITE, INDIRECT = DescriptorFlag
 PAGE = 4096
@@ -292,6 +294,16 @@ def test_a_driver_that_breaks_the_rules(name: str, event_idx: bool) -> None:
         assert side.queue.base == 0
 
 
+def test_reasons_are_the_cores() -> None:
+    """The numbers of native/vhost.h."""
+    _, lib = core()
+    for reason in FaultReason:
+        assert getattr(lib, f"VH_FAULT_{reason.name}") == reason
+        assert str(RingFault("control", reason, 22))
+    queues = ("receive", "transmit", "control")
+    assert [getattr(lib, f"VH_QUEUE_{name.upper()}") for name in queues] == [0, 1, 2]
+
+
 def test_indirect_only_if_negotiated() -> None:
     with driver(indirect=False) as side:
         indirect((0, 4, 0, 0))(side)
@@ -427,6 +439,26 @@ def test_a_call_that_cannot_be_made_is_no_fault() -> None:
             assert side.queue.receive() is not None
             side.queue.answer(b"\0")
             assert len(list(side.ring.used())) == 1
+
+
+@pytest.mark.parametrize("faulty", [False, True])
+def test_a_call_that_waits_for_ever_is_given_up(faulty: bool) -> None:
+    """The front end shares the file: it may have it wait again, and fill it."""
+    with driver() as side:
+        for fd in (side.call, side.error):
+            os.set_blocking(fd, True)
+            os.eventfd_write(fd, 0xFFFF_FFFF_FFFF_FFFE)
+        begin = time.monotonic()
+        if faulty:
+            side.ring.set_available_index(999)
+            with pytest.raises(RingError, match="available index"):
+                side.queue.receive()
+        else:
+            add_command(side)
+            assert side.queue.receive() is not None
+            side.queue.answer(b"\0")
+            assert len(list(side.ring.used())) == 1
+        assert time.monotonic() - begin < 2
 
 
 def test_memory_that_goes_away_is_a_fault() -> None:

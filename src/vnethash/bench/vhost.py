@@ -309,12 +309,13 @@ def check(guest: Guest, work: Work, reporting: Reporting) -> None:
 @contextmanager
 def _unhindered() -> Iterator[None]:
     """Before all others on this CPU, for a millisecond at most; threads started here stay so."""
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
     with suppress(PermissionError):
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     try:
         yield
     finally:
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        os.sched_setscheduler(0, *before)
 
 
 @contextmanager

@@ -4,6 +4,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from vnethash.closing import Closing
 from vnethash.errors import GuestMemoryError
@@ -66,9 +67,9 @@ class GuestMemory(Closing):
         if getattr(self, "handle", None) is not None:
             self.close()
 
-    def _refused(self, refusal: object) -> GuestMemoryError:
+    def _refused(self, refusal: Any) -> GuestMemoryError:
         lib = self._lib
-        error, region, detail = refusal.error, refusal.region, refusal.detail  # type: ignore[attr-defined]
+        error, region, detail = refusal.error, refusal.region, refusal.detail
         if error == lib.VH_MEMORY_COUNT:
             return GuestMemoryError(f"must have 1 to {lib.VH_REGIONS_MAX} regions")
         if error == lib.VH_MEMORY_LOG:

@@ -74,8 +74,8 @@ def hanging_up(siege: Siege, rand: random.Random, left: ExitStack) -> None:
         for bites in (False, True):
             with Hasty.connect(siege.path) as hasty, suppress(VhostUserError, OSError):
                 hasty.messages, hasty.bites = number, bites
-                with FakeDriver(hasty, pairs=2) as driver:
-                    driver.queue_pairs(2)
+                with FakeDriver(hasty, pairs=1) as driver:
+                    driver.queue_pairs(1)
                 done = hasty.messages > 0
 
 
@@ -107,12 +107,12 @@ def few_descriptors(siege: Siege, rand: random.Random, left: ExitStack) -> None:
     highest = max(int(name) for name in os.listdir(f"/proc/{pid}/fd"))
     for more in range(2, 34):
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (highest + more, usual[1]))
-        with siege.connect() as front_end, suppress(VhostUserError):
-            with FakeDriver(front_end, pairs=2) as driver:
-                driver.rss_config(RssConfig.symmetric(2))
-                front_end.open_backend_channel()
-                front_end.set_mtu(1400 + more)
-                front_end.start_logging(driver.memory)
+        with suppress(VhostUserError), siege.connect() as front_end:
+            driver = left.enter_context(FakeDriver(front_end, pairs=2))
+            driver.rss_config(RssConfig.symmetric(2))
+            front_end.open_backend_channel()
+            front_end.set_mtu(1400 + more)
+            front_end.start_logging(driver.memory)
 
 
 def half_a_message(siege: Siege, rand: random.Random, left: ExitStack) -> None:

@@ -279,7 +279,7 @@ def begun_anew(siege: Siege, rand: random.Random, left: ExitStack) -> None:
         (Request.SET_FEATURES, 0),
     ]
     with repeating(hostile.scribble):
-        for _ in range(80):
+        for _ in range(50):
             with suppress(VhostUserError):
                 front_end.tell(*rand.choice(changes))
             hostile.revive(rand.choice(hostile.queues))

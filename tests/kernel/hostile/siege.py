@@ -22,6 +22,7 @@ from typing import IO, Any
 import vnethash
 from tests.kernel.flows import FLOWS, Got, expected, send
 from tests.kernel.served import MAC, QUEUES, link_line
+from vnethash.closing import Closing
 from vnethash.kernel import link
 from vnethash.rss.config import RssConfig
 from vnethash.testing.driver import FakeDriver
@@ -67,6 +68,8 @@ class Siege:
         self.path = path
         self.process = process
         self.events: deque[Mapping[str, Any]] = deque(maxlen=_LATEST)
+        self.fallen = False
+        """An attack has succeeded."""
         self._errors = errors
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
@@ -111,6 +114,7 @@ class Siege:
             self.recovers()
         except Exception as error:
             error.add_note(self._story())
+            self.fallen = True
             raise
 
     def idles(self, why: str = "") -> None:
@@ -183,21 +187,15 @@ class Siege:
         try:
             status = self.process.wait(_SETTLES)
         except subprocess.TimeoutExpired:
-            self.kill()
             raise AssertionError("SIGTERM does not end it") from None
-        self._reader.join()
         self._errors.seek(0)
         errors = self._errors.read()
         assert (status, errors) == (0, ""), errors
 
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        self._reader.join()
-
     def close(self) -> None:
         if self.process.poll() is None:
-            self.kill()
+            self.process.kill()
+            self.process.wait()
         self._reader.join()
         assert self.process.stdout
         self.process.stdout.close()
@@ -228,7 +226,29 @@ def besieged(folder: Path, *options: str) -> Iterator[Siege]:
         siege = Siege(folder / "vhost", process, errors)
         stack.callback(siege.close)
         yield siege
-        siege.end()
+        if not siege.fallen:
+            siege.end()
+
+
+class Sieges(Closing):
+    """One after the other: an attack that succeeds ends the one it was part of."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._running = ExitStack()
+        self.present = self._begin()
+
+    def _begin(self) -> Siege:
+        return self._running.enter_context(besieged(self._folder))
+
+    def renew(self) -> None:
+        """Begin another if this one has fallen."""
+        if self.present.fallen:
+            self._running.close()
+            self.present = self._begin()
+
+    def close(self) -> None:
+        self._running.close()
 
 
 @contextmanager
