@@ -51,6 +51,7 @@ class SocketTap(Closing):
     Nobody steers: a test writes a packet to the queue it should come from.
     """
 
+    steers = True
     takes_records = False
     rehashes = True
 

@@ -336,7 +336,8 @@ def test_two_pairs_with_one_memory(bench: Bench) -> None:
 @pytest.mark.parametrize("faulty", [False, True])
 def test_a_call_that_waits_for_ever_does_not_keep_stop_waiting(bench: Bench, faulty: bool) -> None:
     """The front end shares the file: it may have it wait again, and fill it."""
-    bench.receive.fill([1536])
+    if not faulty:
+        bench.receive.fill([1536])
     bench.start()
     full = bench.receive.error if faulty else bench.receive.call
     for fd in (bench.receive.call, bench.receive.error):

@@ -40,7 +40,9 @@ ATTACKS: Mapping[str, Attack] = {
         rings.restarted_rings,
         rings.entangled_rings,
         rings.begun_anew,
+        rings.endless_chains,
         rings.huge_buffers,
+        rings.shattered_buffers,
         rings.garbage_to_send,
         rings.flooded_control_queue,
     )

@@ -153,6 +153,8 @@ def _cut_short(driver: FakeDriver, size: int | None, rand: random.Random) -> Ite
     whole = region.region.mmap_offset + region.region.size
     time.sleep(0.005)
     os.ftruncate(region.fd, rand.randrange(whole) if size is None else size)
+    for queue in rand.sample(driver.queues, len(driver.queues)):
+        queue.kick()
     time.sleep(0.01)
     yield
     os.ftruncate(region.fd, whole)

@@ -14,9 +14,10 @@ from vnethash.errors import VhostUserError
 from vnethash.rss.config import RssConfig
 from vnethash.testing.driver import FakeDriver
 from vnethash.testing.front_end import Virtqueue
-from vnethash.testing.memory import SharedMemory
+from vnethash.testing.memory import PAGE, SharedMemory
 from vnethash.testing.ring import DESCRIPTOR, Buffer, DescriptorFlag, DriverRing
 from vnethash.vhost_user.messages import (
+    MemoryRegion,
     Payload,
     Request,
     RingFlag,
@@ -28,12 +29,16 @@ from vnethash.vhost_user.messages import (
 from vnethash.virtio.control import RssConfigSet
 from vnethash.virtio.features import Feature
 
-_CANARY = 1 << 18
+_CANARY = 1 << 16
+_BAIT = (1 << 20) + _CANARY
 _MAIN = 96 << 20
 _HUGE = 5 << 30
-_TABLES = 1 << 16
+_TABLES = 48 << 10
+_RINGS = 5 * PAGE  # two pairs of 64 descriptors, and for control
+_MAIN_REGION = 3
 _NEXT, _WRITE = DescriptorFlag.NEXT, DescriptorFlag.WRITE
 _SCRIBBLES = 1.0
+_SHARDS = 120
 _TURN = 0.02
 _OPTIONAL = (
     Feature.EVENT_IDX,
@@ -45,23 +50,28 @@ _OPTIONAL = (
 
 
 class Guest:
-    """A driver whose rings anybody may write, in memory between two canaries.
+    """A driver whose rings anybody may write.
 
-    The canaries are guest memory as well, of which no descriptor ever says
-    that it may be written. ``wildness``: how often what is written is what no
-    driver writes; the rest changes at the wrong time, but is well-formed.
+    Behind its rings and behind its indirect tables lies ``bait``: descriptors
+    that lead into memory nobody may write. ``wildness``: how often what is
+    written is what no driver writes; the rest is well-formed, but changes at
+    the wrong time.
     """
 
-    def __init__(self, driver: FakeDriver, rand: random.Random, left: ExitStack) -> None:
+    def __init__(
+        self, driver: FakeDriver, bait: bytes, rand: random.Random, left: ExitStack
+    ) -> None:
         self.driver = driver
         self.front_end = driver.front_end
         self.queues = driver.queues
         self.wildness = 0.0
         self._rand = rand
-        _, main, _ = driver.memory.regions
-        self._start = main.region.guest_address
-        self._end = self._start + main.region.size
-        self._tables = driver.memory.allocate(_TABLES)
+        main = driver.memory.regions[_MAIN_REGION].region
+        self._start, self._end = main.guest_address, main.guest_address + main.size
+        self._indirect = Feature.INDIRECT_DESC in driver.features
+        self._tables = driver.memory.allocate(_TABLES + len(bait))
+        self._write(self._tables + _TABLES, bait)
+        self._buffers = self._tables + _TABLES + len(bait)
         self._next: dict[int, int] = {}
         self._errors: dict[int, Virtqueue] = {}
         for queue in self.queues:
@@ -122,11 +132,13 @@ class Guest:
             )
             self._store(rand.choice(places), rand.randrange(1 << 16))
         elif rand.random() < 0.3:
-            address = self._tables + 16 * rand.randrange(_TABLES // 16)
-            self._write(address, self._descriptor(queue, _TABLES // 16, nested=True))
+            slot = rand.randrange(_TABLES // 16)
+            sent = slot >= _TABLES // 32
+            self._write(self._tables + 16 * slot, self._descriptor(sent, 16, nested=True))
         else:
+            sent = queue.index % 2 == 1 or (queue is self.queues[-1] and rand.random() < 0.7)
             slot = rand.randrange(size)
-            self._write(ring.descriptors + 16 * slot, self._descriptor(queue, size))
+            self._write(ring.descriptors + 16 * slot, self._descriptor(sent, size))
 
     def _number(self, size: int) -> int:
         """Of a descriptor; one behind all of them if it is wild."""
@@ -136,20 +148,26 @@ class Guest:
     def _wild(self) -> bool:
         return self._rand.random() < self.wildness
 
-    def _descriptor(self, queue: Virtqueue, size: int, *, nested: bool = False) -> bytes:
+    def _descriptor(self, sent: bool, size: int, *, nested: bool = False) -> bytes:
         rand = self._rand
         length = rand.choice((12, 60, 1514, 2048, 2048, 65562))
-        # The rings lie at the beginning.
-        end = self._start + (1 << 16) if rand.random() < 0.1 else self._end - (1 << 17)
-        address = rand.randrange(self._start, end)
-        is_sent = queue.index % 2 == 1 or (queue is self.queues[-1] and rand.random() < 0.7)
-        flags = int(DescriptorFlag(0) if is_sent else DescriptorFlag.WRITE)
+        address = rand.choice(
+            (
+                rand.randrange(self._buffers, self._end - (1 << 17)),
+                self._end - length,
+                rand.choice(self.queues).ring.descriptors,
+            )
+        )
+        if address < self._start:  # of rings, which have little room
+            length = min(length, 2048)
+        flags = int(DescriptorFlag(0) if sent else DescriptorFlag.WRITE)
         if rand.random() < 0.3:
             flags |= DescriptorFlag.NEXT
-        elif rand.random() < 0.3 and (not nested or self._wild()):
+        elif rand.random() < 0.3 and ((self._indirect and not nested) or self._wild()):
             flags = int(DescriptorFlag.INDIRECT)
-            length = 16 * rand.choice((1, 2, 16, 1024))
-            address = self._tables + 16 * rand.randrange(_TABLES // 32)
+            length = 16 * rand.choice((16, 16, 256, 1024))
+            address = self._tables + 16 * rand.randrange((_TABLES // 2 - length) // 16 + 1)
+            address += _TABLES // 2 * sent
         if self._wild():
             length = rand.choice((0, 1, 15, 1 << 20, 0xFFFFFFFF))
         if self._wild():
@@ -157,7 +175,8 @@ class Guest:
         if self._wild():
             address = rand.choice(
                 (
-                    self._end - rand.randrange(1, 4096),
+                    self._end - rand.randrange(1, 2048),
+                    self._end - 1,
                     self._end,
                     self._start - 1,
                     0,
@@ -182,27 +201,30 @@ def _available(driver: FakeDriver, ring: DriverRing) -> int:
 
 @contextmanager
 def guest(siege: Siege, rand: random.Random) -> Iterator[Guest]:
-    """With some features left out. AssertionError if a canary is written."""
-    offered = set()
+    """One with some features left out. AssertionError if what it did not lend is written.
+
+    The server maps the regions in turn, one below the other: what is written
+    behind one goes into the one before it.
+    """
     with siege.connect() as front_end:
         offered = {feature for feature in Feature if front_end.features() >> feature & 1}
-    left_out = {feature for feature in _OPTIONAL if rand.random() < 0.3}
-    with SharedMemory((_CANARY, _MAIN, _CANARY)) as memory:
-        canaries = []
-        for region in (memory.regions[0], memory.regions[2]):
-            view = region.view(region.region.guest_address, _CANARY)
-            view[:] = content = rand.randbytes(_CANARY)
-            canaries.append((view, content))
-        memory.allocate(_CANARY, region=memory.regions[0])
-        features = offered - left_out
+    features = {f for f in offered if f not in _OPTIONAL or rand.random() < 0.7}
+    with SharedMemory((_BAIT, _RINGS, _CANARY, _MAIN, _CANARY)) as memory:
+        canaries = [region for region in memory.regions if region.region.size in (_BAIT, _CANARY)]
+        target = memory.regions[2].region.guest_address
+        bait = DESCRIPTOR.pack(target, 4096, _WRITE, 0) * (_BAIT // DESCRIPTOR.size)
+        for region in canaries:
+            with region.view(region.region.guest_address, region.region.size) as view:
+                view[:] = bait[: len(view)]
+            memory.allocate(region.region.size, region=region)
         options = {"memory": memory, "features": features, "pairs": 2, "ring_size": 64}
         with siege.driver(**options) as driver, ExitStack() as left:
             if rand.random() < 0.3:
                 driver.front_end.start_logging(memory, driver.queues)
-            yield Guest(driver, rand, left)
-        for view, content in canaries:
-            assert bytes(view) == content, "written to memory the guest did not lend"
-            view.release()
+            yield Guest(driver, bait, rand, left)
+        for region in canaries:
+            with region.view(region.region.guest_address, region.region.size) as view:
+                assert bytes(view) == bait[: len(view)], "written to what was not lent"
 
 
 def scribbled_rings(siege: Siege, rand: random.Random, left: ExitStack) -> None:
@@ -306,6 +328,61 @@ def huge_buffers(siege: Siege, rand: random.Random, left: ExitStack) -> None:
         queue.kick()
     siege.wait(lambda: _available(driver, send.ring) == send.ring.used_index, "nothing is sent")
     siege.wait(lambda: _available(driver, receive.ring) == receive.ring.used_index, "nothing comes")
+
+
+def endless_chains(siege: Siege, rand: random.Random, left: ExitStack) -> None:
+    """Descriptors that lead round and round, of no bytes or of one, in rings and in tables."""
+    driver = left.enter_context(siege.driver(pairs=1, ring_size=64))
+    buffer, table = driver.memory.allocate(4096), driver.memory.allocate(16 * 64)
+    for queue in driver.queues:
+        flags = _NEXT | (0 if queue.index % 2 else _WRITE)
+        for length in (0, 1):
+            for indirect in (False, True):
+                driver.front_end.stop(queue.index)
+                base = _available(driver, queue.ring)
+                with driver.memory.view(table, 16 * 64) as view:
+                    for slot in range(64):
+                        link = (buffer, length, flags, (slot + 1) % 64)
+                        DESCRIPTOR.pack_into(view, 16 * slot, *link)
+                        queue.ring.write_descriptor(slot, *link)
+                if indirect:
+                    queue.ring.write_descriptor(0, table, 16 * 64, DescriptorFlag.INDIRECT)
+                queue.ring.make_available(0)
+                queue.ring.publish()
+                driver.front_end.start(queue, driver.memory, base=base)
+                queue.kick()
+                time.sleep(0.002)
+                siege.prompt(driver.front_end)
+
+
+def shattered_buffers(siege: Siege, rand: random.Random, left: ExitStack) -> None:
+    """Chains of as many descriptors as there may be, each across more than a hundred regions."""
+    driver = left.enter_context(siege.driver(pairs=1, ring_size=64))
+    start = driver.memory.end + (1 << 30)
+    for number in range(_SHARDS):
+        shard = MemoryRegion(start + number * PAGE, PAGE, start + 2 * number * PAGE, 0)
+        driver.front_end.tell(Request.ADD_MEM_REG, shard, [driver.memory.regions[0].fd])
+    most = 1 << 10
+    table = driver.memory.allocate(16 * most)
+    for queue in driver.queues:
+        flags = _NEXT | (0 if queue.index % 2 else _WRITE)
+        for count in (8, 9, most):
+            with driver.memory.view(table, 16 * most) as view:
+                for slot in range(most):
+                    last = slot == count - 1
+                    length = _SHARDS * PAGE - rand.randrange(2)
+                    DESCRIPTOR.pack_into(
+                        view, 16 * slot, start, length, flags & ~_NEXT if last else flags, slot + 1
+                    )
+            driver.front_end.stop(queue.index)
+            base = _available(driver, queue.ring)
+            queue.ring.write_descriptor(0, table, 16 * most, DescriptorFlag.INDIRECT)
+            queue.ring.make_available(0)
+            queue.ring.publish()
+            driver.front_end.start(queue, driver.memory, base=base)
+            queue.kick()
+            time.sleep(0.005)
+            siege.prompt(driver.front_end)
 
 
 def garbage_to_send(siege: Siege, rand: random.Random, left: ExitStack) -> None:
