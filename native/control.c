@@ -44,28 +44,14 @@ API void vh_control_free(struct vh_control *control)
 }
 
 /*
- * The front end shares the files of its eventfds with us, so it may have made
- * them wait again and have filled them: that must not stop the caller.
+ * Under guard, which it ends. The front end shares the files of its eventfds
+ * with us, so it may have made them wait again and have filled them: that must
+ * not stop the caller.
  */
-static void publish(struct vh_control *control)
-{
-	timer_t timer;
-	int hurries = guard_hurry(&timer);
-
-	ring_publish(&control->ring);
-	if (hurries)
-		guard_calm(timer);
-}
-
 static int failed(struct vh_control *control)
 {
-	sigjmp_buf out;
-	timer_t timer;
-
-	if (!GUARD(out) && guard_hurry(&timer)) {
-		ring_announce_fault(&control->ring);
-		guard_calm(timer);
-	}
+	guard_hurry();
+	ring_announce_fault(&control->ring);
 	guard_end();
 	return -EIO;
 }
@@ -87,9 +73,11 @@ API int vh_control_receive(struct vh_control *control, __u8 *command, __u32 size
 	fetched = ring_fetch(&control->ring, &control->chain, control->spans);
 	if (fetched == 0 && ring_want_kicks(&control->ring))
 		fetched = ring_fetch(&control->ring, &control->chain, control->spans);
-	if (fetched <= 0) {
+	if (fetched < 0)
+		return failed(control);
+	if (fetched == 0) {
 		guard_end();
-		return fetched ? failed(control) : -EAGAIN;
+		return -EAGAIN;
 	}
 	control->waits = 1;
 	cursor = (struct cursor){ .span = control->spans,
@@ -119,7 +107,8 @@ API int vh_control_answer(struct vh_control *control, const __u8 *answer, __u32 
 		ring_log_spans(&control->ring, spans, written);
 	ring_use(&control->ring, control->chain.head, written);
 	control->waits = 0;
-	publish(control);
+	guard_hurry();
+	ring_publish(&control->ring);
 	guard_end();
 	return 0;
 }

@@ -4,12 +4,17 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stddef.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "guard.h"
 
 /* Always there, or the handler might have to allocate it. */
-static _Thread_local sigjmp_buf *target __attribute__((tls_model("initial-exec")));
+#define THREAD_LOCAL _Thread_local __attribute__((tls_model("initial-exec")))
+
+static THREAD_LOCAL sigjmp_buf *target;
+static THREAD_LOCAL timer_t timer;
+static THREAD_LOCAL int hurries;
 static struct sigaction previous;
 
 enum {
@@ -22,10 +27,8 @@ static void on_sigbus(int number, siginfo_t *info, void *context)
 
 	if (out && info->si_code <= 0) /* sent by somebody */
 		return;
-	if (out) {
-		target = NULL;
+	if (out)
 		siglongjmp(*out, 1);
-	}
 	if (previous.sa_flags & SA_SIGINFO)
 		previous.sa_sigaction(number, info, context);
 	else if (previous.sa_handler != SIG_DFL && previous.sa_handler != SIG_IGN)
@@ -67,24 +70,22 @@ void guard_begin(sigjmp_buf *out)
 
 void guard_end(void)
 {
+	/* What the timer has sent comes before its end, so while it does no harm. */
+	if (hurries)
+		timer_delete(timer);
+	hurries = 0;
 	target = NULL;
 }
 
-int guard_hurry(timer_t *timer)
+void guard_hurry(void)
 {
 	struct timespec often = { .tv_nsec = HURRY * 1000000 };
 	struct itimerspec when = { .it_value = often, .it_interval = often };
 	struct sigevent event = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGBUS };
 
 	event._sigev_un._tid = gettid();
-	if (timer_create(CLOCK_MONOTONIC, &event, timer) < 0)
-		return 0;
-	timer_settime(*timer, 0, &when, NULL);
-	return 1;
-}
-
-/* A signal that is still to come does so before this returns. */
-void guard_calm(timer_t timer)
-{
-	timer_delete(timer);
+	if (hurries || timer_create(CLOCK_MONOTONIC, &event, &timer) < 0)
+		return;
+	hurries = 1;
+	timer_settime(timer, 0, &when, NULL);
 }

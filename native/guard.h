@@ -5,8 +5,10 @@
  *
  *	sigjmp_buf out;
  *
- *	if (GUARD(out))
+ *	if (GUARD(out)) {
+ *		guard_end();
  *		return -EIO; // memory went away
+ *	}
  *	...
  *	guard_end();
  *
@@ -20,7 +22,6 @@
 #define VNETHASH_GUARD_H
 
 #include <setjmp.h>
-#include <time.h>
 
 /* Catch SIGBUS; others' handlers get what is not for us. Returns 0 or -errno. */
 int guard_install(void);
@@ -28,12 +29,8 @@ int guard_install(void);
 void guard_begin(sigjmp_buf *out);
 void guard_end(void);
 
-/*
- * Have no system call of this thread, which is under guard, wait for long: it
- * ends with EINTR. Returns whether that can be had; then call guard_calm().
- */
-int guard_hurry(timer_t *timer);
-void guard_calm(timer_t timer);
+/* Until the guard ends no system call of this thread waits for long: it fails with EINTR. */
+void guard_hurry(void);
 
 /* 0 at first; 1 when the code that follows touched memory that went away. */
 #define GUARD(out) (sigsetjmp(out, 0) ? 1 : (guard_begin(&(out)), 0))

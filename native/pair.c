@@ -86,18 +86,29 @@ static void serve(struct vh_pair *pair)
 	}
 }
 
+static void mask_sigbus(int how)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGBUS);
+	pthread_sigmask(how, &set, NULL);
+}
+
+/* To the end under guard: join() sends signals that are then harmless. */
 static void *run(void *argument)
 {
 	struct vh_pair *pair = argument;
 	sigjmp_buf out;
 
 	if (GUARD(out)) {
-		guard_begin(&out); /* to the end: see join() */
 		ring_fail(pair->at_work, VH_FAULT_MEMORY, 0);
 		note_fault(pair, pair->at_work);
 	} else {
+		mask_sigbus(SIG_UNBLOCK);
 		serve(pair);
 	}
+	mask_sigbus(SIG_BLOCK);
 	pair_unlock(pair);
 	if (pair->fault.reason)
 		eventfd_write(pair->fault_fd, 1);
@@ -159,14 +170,13 @@ static int start_ring(struct vh_pair *pair, struct ring *ring, const struct vh_r
 	return error ? ring_fail(ring, VH_FAULT_SYSTEM, -error) : 0;
 }
 
-/* What thread there is takes no signals but those its own doing raises. */
+/* The thread takes no signals but those its own doing raises; SIGBUS when it is under guard. */
 static int start_thread(struct vh_pair *pair)
 {
 	sigset_t blocked, before;
 	int error;
 
 	sigfillset(&blocked);
-	sigdelset(&blocked, SIGBUS);
 	sigdelset(&blocked, SIGSEGV);
 	sigdelset(&blocked, SIGILL);
 	sigdelset(&blocked, SIGFPE);

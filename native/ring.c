@@ -103,8 +103,10 @@ int ring_start(struct ring *ring, struct vh_memory *memory, const struct vh_ring
 	if (!ring->used || prepare_notifier(ring, &ring->call, setup->call) < 0 ||
 	    prepare_notifier(ring, &ring->error, setup->error) < 0)
 		return -1;
-	if (GUARD(out))
+	if (GUARD(out)) {
+		guard_end();
 		return ring_fail(ring, VH_FAULT_MEMORY, 0);
+	}
 	ring->use = ring->published = ring->called = LOAD(ring->used->idx);
 	STORE(ring->used->flags, 0);
 	log_used(ring, 0, 4);

@@ -4,13 +4,46 @@
 import gc
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.guest import uml
+from tests.guest import kernel_tests, uml
 from tests.guest.vhost import Guest
 from tests.kernel.leaks import snapshot
 from vnethash.kernel import link, netns
+from vnethash.lab.uml import Guest as UmlGuest
+
+_FOLDER = Path(__file__).parent
+
+
+_LONGEST = "test_kernel_tests_pass_there"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest of all tests comes last of the guest's: it runs beside the others."""
+    here = [item for item in items if item.path.is_relative_to(_FOLDER)]
+    for item in here:
+        if item.name == _LONGEST:
+            items.remove(item)
+            last = [other for other in here if other is not item][-1:]
+            items.insert(items.index(last[0]) + 1 if last else 0, item)
+
+
+@pytest.fixture(name="_kernel_tests", scope="session", autouse=True)
+def _kernel_tests_fixture(request: pytest.FixtureRequest) -> Iterator[UmlGuest | None]:
+    """The guest of that test, from the first test in this folder on."""
+    if uml.missing() or all(item.name != _LONGEST for item in request.session.items):
+        yield None
+        return
+    with kernel_tests.start() as guest:
+        yield guest
+
+
+@pytest.fixture(name="kernel_tests")
+def _kernel_tests_there(_kernel_tests: UmlGuest | None) -> UmlGuest:
+    assert _kernel_tests is not None
+    return _kernel_tests
 
 
 class _Booted:

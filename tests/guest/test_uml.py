@@ -12,15 +12,12 @@ from pathlib import Path
 import pytest
 
 from tests.guest import uml
+from tests.guest.kernel_tests import TIMEOUT
+from vnethash.lab.uml import Guest
 
 pytestmark = pytest.mark.guest
 
 # The kernel tests run there: the way of a packet, not the wrappers around it.
-SUBSET = [
-    f"tests/kernel/test_{name}.py"
-    for name in ("stages", "tap", "traffic", "tc", "replay", "program_engine")
-]
-
 # How many of them must at least run, so that none go missing unseen.
 AT_LEAST = 150
 
@@ -103,15 +100,9 @@ def test_kernel_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "apt install user-mode-linux" in reason
 
 
-def test_kernel_tests_pass_there() -> None:
-    result = uml.run_in_uml(
-        [
-            *[sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--color=no"],
-            *["-m", "kernel and not host_only", *SUBSET],
-        ],
-        timeout=480,
-        env={"VNETHASH_REQUIRE_KERNEL": "1", "VNETHASH_EFFORT": "10"},
-    )
+def test_kernel_tests_pass_there(kernel_tests: Guest) -> None:
+    kernel_tests.wait(TIMEOUT + 60)
+    result = kernel_tests.result()
     assert result.exit_status == 0, result.output[-8000:]
     *report, closing = result.output.splitlines()
     counts = {outcome: int(number) for number, outcome in re.findall(r"(\d+) ([a-z]+)", closing)}

@@ -4,8 +4,8 @@
     python -m tests.kernel.hostile --seconds 600
     python -m tests.kernel.hostile --seed 1234 --only scribbled_rings
 
-Needs root. What is printed reproduces an attack: its name and its seed. With
-a core built by tools/sanitize it runs under the sanitizers.
+Needs root. What is printed begins an attack again: its name and its seed.
+tools/sanitize runs each once with a core that is watched by the sanitizers.
 """
 
 import argparse
