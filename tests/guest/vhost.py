@@ -433,7 +433,7 @@ def connect(guest: Guest, serving: Backend) -> Wire:
     commands = ["ip link set eth0 up"]
     for mine, peer, bits in ((GUEST, HOST, "24"), (GUEST6, HOST6, "64 nodad")):
         commands.append(f"ip addr add {mine}/{bits} dev eth0")
-        commands.append(f"ip neigh add {peer} dev eth0 lladdr {mac}")
+        commands.append(f"ip neigh replace {peer} dev eth0 lladdr {mac}")
     # Or frames of a test would be joined before they are captured.
     commands.append("ethtool -K eth0 gro off")
     guest.run("sh", "-ec", "; ".join(commands))

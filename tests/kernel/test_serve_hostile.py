@@ -20,7 +20,7 @@ from tests.effort import examples
 from tests.kernel.hostile.attacks import ATTACKS
 from tests.kernel.hostile.messages import Step, play, sequences
 from tests.kernel.hostile.rings import guest
-from tests.kernel.hostile.siege import Siege, Sieges, besieged, repeating
+from tests.kernel.hostile.siege import SETTLES, Siege, Sieges, besieged, repeating
 from vnethash.errors import VhostUserError
 from vnethash.kernel import link, netns
 from vnethash.kernel.netns import Namespace
@@ -58,8 +58,13 @@ def test_any_messages(siege: Siege) -> None:
 
 
 def test_told_to_end_under_attack(netns: Namespace, tmp_path: Path) -> None:
-    with besieged(tmp_path) as siege, siege.flood, suppress(VhostUserError, TimeoutError):
-        with guest(siege, random.Random(1)) as hostile, repeating(hostile.scribble):
-            time.sleep(0.1)
-            siege.process.terminate()
-            siege.process.wait(5)
+    with (
+        besieged(tmp_path) as siege,
+        siege.flood,
+        suppress(VhostUserError, TimeoutError),
+        guest(siege, random.Random(1)) as hostile,
+        repeating(hostile.scribble),
+    ):
+        time.sleep(0.1)
+        siege.process.terminate()
+        siege.process.wait(SETTLES)

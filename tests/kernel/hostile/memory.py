@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 
+from tests.effort import examples
 from tests.kernel.hostile.descriptors import KINDS
 from tests.kernel.hostile.siege import Siege, repeating
 from vnethash.errors import VhostUserClosed, VhostUserError
@@ -104,7 +105,7 @@ def too_many_regions(siege: Siege, rand: random.Random, left: ExitStack) -> None
         region = MemoryRegion(_GUEST + number * PAGE, PAGE, _USER + number * PAGE, 0)
         no = refused(driver, Request.ADD_MEM_REG, region, [fd])
         assert no == (number >= slots - len(driver.memory.regions))
-    for _ in range(300):
+    for _ in range(examples(300)):
         number = rand.randrange(slots)
         region = MemoryRegion(_GUEST + number * PAGE, PAGE, _USER + number * PAGE, 0)
         driver.front_end.tell(Request.REM_MEM_REG, region)
