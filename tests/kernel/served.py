@@ -2,7 +2,6 @@
 """A backend that serves a fake driver, in a thread of the test."""
 
 import subprocess
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.kernel.flows import FLOWS, Got, send
+from tests.running import running
 from vnethash.kernel import link
 from vnethash.rss.config import RssConfig
 from vnethash.testing.driver import FakeDriver
@@ -113,25 +113,12 @@ def serving(
         device = NetDevice(offer, state)
         events: list[tuple[str, Mapping[str, Any]]] = []
         path = folder / "vhost"
-        with Server(
-            path,
-            lambda selector, journal: Backend(device, tap, selector, journal, unasked=unasked),
-            lambda event, values: events.append((event, values)),
-        ) as server:
-            failures: list[BaseException] = []
-
-            def run() -> None:
-                try:
-                    server.run()
-                except BaseException as error:
-                    failures.append(error)
-
-            thread = threading.Thread(target=run)
-            thread.start()
-            try:
-                yield Served(server, tap, path, events)
-            finally:
-                server.stop()
-                thread.join()
-            if failures:
-                raise failures[0]
+        with (
+            Server(
+                path,
+                lambda selector, journal: Backend(device, tap, selector, journal, unasked=unasked),
+                lambda event, values: events.append((event, values)),
+            ) as server,
+            running(server),
+        ):
+            yield Served(server, tap, path, events)

@@ -2,12 +2,12 @@
 """A served device whose tap is a pair of sockets for each queue: no rights are needed."""
 
 import socket
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+from tests.running import running
 from vnethash.closing import Closing
 from vnethash.engines.readers import History
 from vnethash.errors import Unsupported
@@ -107,7 +107,6 @@ def serving(
     folder: Path, *, queue_pairs: int = 2, features: frozenset[Feature] = FEATURES
 ) -> Iterator[Served]:
     """A server in a thread; what goes wrong there is raised here."""
-    failures: list[BaseException] = []
     with ExitStack() as resources:
         tap = resources.enter_context(SocketTap(queue_pairs))
         device = NetDevice(Offer(features=features, queue_pairs=queue_pairs, mac=MAC))
@@ -121,19 +120,5 @@ def serving(
         )
         served = Served(server, tap, folder / "vhost")
         served.events = events
-
-        def run() -> None:
-            try:
-                server.run()
-            except BaseException as error:
-                failures.append(error)
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        try:
-            yield served
-        finally:
-            server.stop()
-            thread.join()
-    if failures:
-        raise failures[0]
+        resources.enter_context(running(server))
+        yield served
