@@ -2,28 +2,24 @@
 """The device a front end drives: its model, its rings, and the tap behind them."""
 
 import os
-import select
 import selectors
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from vnethash.closing import Closing
 from vnethash.errors import DeviceError, RingError, VnethashError
 from vnethash.rss.config import RssConfig
+from vnethash.vhost_user.control_service import ControlService
 from vnethash.vhost_user.host_tap import HostTap, Wanted, offloads
 from vnethash.vhost_user.journal import Journal
 from vnethash.vhost_user.memory import DirtyLog, GuestMemory, Region
 from vnethash.vhost_user.pairs import PairCounters, PathSetup, QueuePair
-from vnethash.vhost_user.rings import ControlQueue, FaultReason, RingSetup
-from vnethash.virtio.control import ACK_ERR, ACK_OK
+from vnethash.vhost_user.rings import FaultReason, RingSetup
 from vnethash.virtio.device import DeviceState, NetDevice
 from vnethash.virtio.features import Feature, feature_bits, format_features
 from vnethash.virtio.receive_filter import ReceiveFilter
-
-_COMMANDS = 64
-"""Obeyed before others of the event loop have their turn."""
 
 _RARP = bytes.fromhex("80350001080006040003")
 _EVERYTHING = ReceiveFilter()
@@ -63,15 +59,6 @@ class _Pair:
             self.transmit = replace(self.transmit, base=bases.transmit)
 
 
-@dataclass(slots=True)
-class _Control:
-    """The control queue at work."""
-
-    index: int
-    queue: ControlQueue
-    kicks: select.epoll = field(default_factory=select.epoll)
-
-
 class Backend(Closing):
     """A virtio-net device in front of a tap: what a vhost-user session drives (session.Device).
 
@@ -107,13 +94,9 @@ class Backend(Closing):
         self._selector = selector
         self._journal = journal
         self._memory: GuestMemory | None = None
-        self._control: _Control | None = None
+        self._control: ControlService | None = None
         self._in_use = 0
         with ExitStack() as resources:
-            self._more_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-            resources.callback(os.close, self._more_fd)
-            selector.register(self._more_fd, selectors.EVENT_READ, self._on_more)
-            resources.callback(selector.unregister, self._more_fd)
             self._pairs = [
                 _Pair(resources.enter_context(QueuePair(index, tap.history)))
                 for index in range(tap.queue_pairs)
@@ -293,7 +276,7 @@ class Backend(Closing):
             pair.path.start(self._memory, pair.receive, pair.transmit, path)
         except RingError as error:
             pair.broken = error
-            self._journal("fault", {"queue": f"pair {pair.path.index}", "reason": error.message})
+            self._note_fault(f"pair {pair.path.index}", error.message)
         return not pair.broken
 
     def _wanted(self, state: DeviceState) -> Wanted:
@@ -347,61 +330,23 @@ class Backend(Closing):
     # The control queue
 
     def _start_control(self, memory: GuestMemory, index: int, setup: RingSetup) -> None:
-        if setup.kick < 0:
-            raise VnethashError("the control queue has no kick descriptor: it is not polled")
-        queue = ControlQueue(memory, setup)
+        on_fault = partial(self._note_fault, "control")
+        self._control = ControlService(index, memory, setup, self._selector, self._obey, on_fault)
         try:
-            self._control = control = _Control(index, queue)
-            # Edges, so that nobody has to read what the front end also has its hands on.
-            control.kicks.register(setup.kick, select.EPOLLIN | select.EPOLLET)
-            self._selector.register(control.kicks, selectors.EVENT_READ, self._on_kick)
             self._rebalance()
             self._tap.apply(self._wanted(self.device.state))
-        except (OSError, VnethashError) as error:
+        except VnethashError:
             self._stop_control()
-            queue.close()
             self._settle()
-            raise VnethashError(f"the control queue cannot be served: {error}") from error
-        os.eventfd_write(self._more_fd, 1)  # for what was sent before it was watched
+            raise
 
     def _stop_control(self) -> int:
         control, self._control = self._control, None
         if control is None:
             return 0
-        self._ignore_kicks(control)
-        base = control.queue.base
-        control.queue.close()
+        base = control.base
+        control.close()
         return base
-
-    def _ignore_kicks(self, control: _Control) -> None:
-        if control.kicks.closed:
-            return
-        if control.kicks.fileno() in self._selector.get_map():
-            self._selector.unregister(control.kicks)
-        control.kicks.close()
-
-    def _on_kick(self) -> None:
-        if self._control:
-            self._control.kicks.poll(0)
-            self._obey_some(self._control)
-
-    def _on_more(self) -> None:
-        os.eventfd_read(self._more_fd)
-        if self._control and not self._control.kicks.closed:
-            self._obey_some(self._control)
-
-    def _obey_some(self, control: _Control) -> None:
-        try:
-            for _ in range(_COMMANDS):
-                command = control.queue.receive()
-                if command is None:
-                    return
-                control.queue.answer(bytes([ACK_OK if self._obey(command) else ACK_ERR]))
-        except RingError as error:
-            self._ignore_kicks(control)
-            self._journal("fault", {"queue": "control", "reason": error.message})
-        else:
-            os.eventfd_write(self._more_fd, 1)
 
     def _obey(self, data: bytes) -> bool:
         judged = self.device.judge(data)
@@ -425,7 +370,10 @@ class Backend(Closing):
             return  # a message before this in the loop has stopped and started it
         pair.halt()
         pair.broken = fault.error()
-        self._journal("fault", {"queue": f"pair {pair.path.index}", "reason": str(fault)})
+        self._note_fault(f"pair {pair.path.index}", str(fault))
         if fault.reason is FaultReason.DEVICE:
             raise DeviceError(f"{self._tap.name}: {fault}", hint="the tap was deleted")
         self._settle()
+
+    def _note_fault(self, queue: str, reason: str) -> None:
+        self._journal("fault", {"queue": queue, "reason": reason})

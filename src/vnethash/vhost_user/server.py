@@ -67,8 +67,9 @@ class Server(Closing):
         """Serve until stop(). ``tick`` is called every ``interval`` seconds or sooner."""
         while not self._stopping:
             for key, _ in self._selector.select(interval):
-                # One before it may have ended what this one was for.
-                if key.fd in self._selector.get_map():
+                # One before it may have ended what this one was for, or begun another.
+                present = self._selector.get_map().get(key.fd)
+                if present is not None and present.data == key.data:
                     key.data()
             if tick:
                 tick()
