@@ -123,11 +123,11 @@ class HostTap(Closing):
             resources.callback(_restore, device)
             if mtu is not None:
                 set_mtu(device.name, mtu)
-            attachment, history = None, History()
+            attachment: StagesAttachment | None = None
             if chosen == SOFTWARE:
+                history = History()
                 resources.callback(history.close)
             else:
-                history.close()
                 attachment = _attach(device, chosen, reporting, program, max_indirection)
                 resources.callback(attachment.close)
                 history = attachment.history
