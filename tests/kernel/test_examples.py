@@ -46,3 +46,10 @@ def test_fake_guest() -> None:
         for got in (flow_to(port, DEFAULT) for port in range(7, 15))
     )
     assert sorted(packets) == wanted
+
+
+def test_serve_tap() -> None:
+    lines = run_example("serve_tap.py")
+    assert lines[:2] == ["connected", "features"]
+    assert "control MQ_RSS_CONFIG" in lines
+    assert lines[-1] == "disconnected"
