@@ -340,6 +340,7 @@ def test_the_tap_is_deleted(netns: Namespace, tmp_path: Path) -> None:
             driver.rss_config(RSS)
             subprocess.run(["ip", "link", "del", "tap0"], check=True)
             served.wait_for("fault")
+            driver.front_end.close()  # or it would wait for answers
 
     with pytest.raises(DeviceError, match="tap0"):
         lose_the_tap()
