@@ -51,7 +51,9 @@ def test_no_hash_has_no_type() -> None:
     assert ReportType.NONE.hash_type is None
 
 
-@pytest.mark.parametrize("types", [HashType.NONE, HashType.ALL, HashType.IPv4 | HashType.IPv6])
+@pytest.mark.parametrize(
+    "types", [HashType.NONE, HashType.ALL, HashType.IPv4 | HashType.IPv6, HashType(0x200)]
+)
 def test_only_a_single_type_has_a_report(types: HashType) -> None:
     with pytest.raises(ConfigError, match="not a single hash type"):
         _ = types.report

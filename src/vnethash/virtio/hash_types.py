@@ -30,7 +30,7 @@ class HashType(IntFlag):
 
         ConfigError if this is no type at all, or several.
         """
-        if self.bit_count() != 1 or self & ~HashType.ALL:
+        if self.bit_count() != 1 or self & ~int(HashType.ALL):  # ~ of a flag has its members only
             raise ConfigError("hash_types", f"{int(self):#x} is not a single hash type")
         return ReportType(self.bit_length())
 
