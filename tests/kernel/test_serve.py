@@ -110,6 +110,18 @@ def test_a_front_end_that_keeps_the_control_queue(netns: Namespace, tmp_path: Pa
         assert without_queue(served.flows(driver)) == without_queue(unhashed(reported(RSS)))
 
 
+def test_a_driver_that_ends_gets_no_other_queues(netns: Namespace, tmp_path: Path) -> None:
+    """The control queue may go first, as with virtio_uml: what it said holds until the end."""
+    with serving(tmp_path) as served, served.driver() as driver:
+        driver.queue_pairs(1)
+        before = len(served.of("queues"))
+        for index in reversed(range(2, 2 * QUEUES + 1)):
+            driver.front_end.enable(index, False)
+        driver.front_end.features()
+        assert served.of("queues")[before:] == []
+        assert served.backend.queues_in_use == 1
+
+
 @pytest.mark.parametrize("reporting", [Reporting.RECORD, Reporting.REHASH])
 def test_who_cannot_say_gets_what_the_operator_says(
     netns: Namespace, tmp_path: Path, reporting: Reporting

@@ -95,6 +95,7 @@ class Backend(Closing):
         self._journal = journal
         self._memory: GuestMemory | None = None
         self._control: ControlService | None = None
+        self._commanded = False  # this driver has had a control queue
         self._in_use = 0
         with ExitStack() as resources:
             self._pairs = [
@@ -239,8 +240,8 @@ class Backend(Closing):
             served += 1
         # Under RSS the table says where packets go. A front end that keeps the control
         # queue to itself (QEMU, cloud-hypervisor) enables the rings it means to use.
-        commanded = self._control is not None and state.steering is None
-        in_use = min(served, state.queue_pairs) if commanded else served
+        chosen = self._commanded and state.steering is None
+        in_use = min(served, state.queue_pairs) if chosen else served
         if in_use != self._in_use:
             leaving = self._pairs[in_use : self._in_use]
             # Where a ring is taken away, its thread has stopped already.
@@ -282,7 +283,7 @@ class Backend(Closing):
     def _wanted(self, state: DeviceState) -> Wanted:
         steering = state.steering
         taken = offloads(state.offloads)
-        if self._unasked and self._control is None and steering is None and state.features:
+        if self._unasked and not self._commanded and steering is None and state.features:
             return Wanted(self._unasked, False, state.reports, taken)
         rss = RssConfig(
             len(self._pairs),
@@ -295,6 +296,7 @@ class Backend(Closing):
 
     def _begin(self, state: DeviceState) -> None:
         """As _follow(), for a driver that has no rings yet."""
+        self._commanded = False
         self._tap.apply(self._wanted(state))
         self.device.commit(state)
         for pair in self._pairs:
@@ -332,10 +334,12 @@ class Backend(Closing):
     def _start_control(self, memory: GuestMemory, index: int, setup: RingSetup) -> None:
         on_fault = partial(self._note_fault, "control")
         self._control = ControlService(index, memory, setup, self._selector, self._obey, on_fault)
+        before, self._commanded = self._commanded, True
         try:
             self._rebalance()
             self._tap.apply(self._wanted(self.device.state))
         except VnethashError:
+            self._commanded = before
             self._stop_control()
             self._settle()
             raise
