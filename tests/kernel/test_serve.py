@@ -27,6 +27,7 @@ from vnethash.rss.config import RssConfig
 from vnethash.testing.driver import FakeDriver
 from vnethash.testing.front_end import FrontEnd
 from vnethash.vhost_user import server
+from vnethash.vhost_user.messages import Request, RingFlag, VringAddress
 from vnethash.virtio.device import DeviceState
 from vnethash.virtio.features import Feature
 from vnethash.virtio.hash_types import HashType, ReportType
@@ -342,6 +343,20 @@ def test_a_broken_control_queue_is_left_alone(netns: Namespace, tmp_path: Path) 
         assert served.wait_for("fault")["queue"] == "control"
         assert served.flows(driver) == reported(RSS)
         assert not queue.used(0.1)
+
+
+def test_a_ring_that_cannot_be_served(netns: Namespace, tmp_path: Path) -> None:
+    """The message fails, no packet goes to that ring, and its right address mends it."""
+    nowhere = VringAddress(2, RingFlag.NONE, 0, 0, 0, 0)
+    with serving(tmp_path) as served, served.driver() as driver:
+        driver.rss_config(RSS)
+        with pytest.raises(VhostUserError):
+            driver.front_end.tell(Request.SET_VRING_ADDR, nowhere)
+        assert served.backend.queues_in_use == 1
+        assert served.wait_for("fault")["queue"] == "pair 1"
+        assert {got.queue for got in served.flows(driver)} == {0}
+        driver.front_end.set_address(driver.queues[2], driver.memory)
+        assert served.flows(driver) == reported(RSS)
 
 
 def test_the_tap_is_deleted(netns: Namespace, tmp_path: Path) -> None:
