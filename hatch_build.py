@@ -60,7 +60,8 @@ LAB_WAYS = {"tun-kfunc": 1, "tun-progtype": 2, "tun-cb": 3}
 
 # What a hash program is compiled with; they go with the package.
 HEADERS = [
-    *["vnet_hash", "record", "lab_stage", "steer", "toeplitz", "dissect", "bpf", "vnethash"],
+    *["vnet_hash", "record", "lab_stage", "steer", "toeplitz", "tunnel", "dissect"],
+    *["frame", "bpf", "vnethash"],
 ]
 
 WARNINGS = ["-Wall", "-Wextra", "-Werror"]

@@ -4,7 +4,7 @@
 #define VNETHASH_CLASSIFY_H
 
 #include "core.h"
-#include "dissect.h"
+#include "tunnel.h"
 
 void decide(const struct vh_config *config, const struct vnet_headers *headers,
 	    struct vh_verdict *verdict);

@@ -1,35 +1,21 @@
 /* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0) OR Apache-2.0 */
 /*
  * From a frame to the headers RSS looks at. One dissector, compiled to BPF
- * and into the native core.
+ * and into the native core; tunnel.h has what looks into tunnels.
  *
- * The contract: vnet_dissect() never reads outside the frame, never fails,
- * and says only what it saw. What does not lie wholly in the frame, or
- * behind the end its IP header declares, is not there: a packet cut short
- * loses its ports, then its addresses. docs/conformance.md has the rules.
+ * The contract: it never reads outside the frame, never fails, and says only
+ * what it saw. What does not lie wholly in the frame, or lies behind the end
+ * its IP header declares, is not there: a packet cut short loses its ports,
+ * then its addresses. docs/conformance.md has the rules.
  */
 #ifndef VNETHASH_DISSECT_H
 #define VNETHASH_DISSECT_H
 
-#include "vnethash.h"
-
-#ifdef __bpf__
-#include "bpf.h"
-#define vnet_inline static __always_inline
-#define VNET_KEEP_LOOP _Pragma("clang loop unroll(disable)")
-#define vnet_forget() barrier()
-#else
-#include <stddef.h>
-#include <string.h>
-#define vnet_inline static inline __attribute__((always_inline))
-#define VNET_KEEP_LOOP
-#define vnet_forget()
-#endif
+#include "frame.h"
 
 enum vnet_bound {
 	VNET_EXTENSIONS_MAX = 8, /* IPv6 extension headers walked */
 	VNET_OPTIONS_MAX = 8,    /* options read of a destination options header */
-	VNET_SCRATCH = 40,       /* the largest header read at once: IPv6 */
 };
 
 /* What the dissector saw. Addresses and ports as they lie in the packet. */
@@ -40,97 +26,30 @@ struct vnet_headers {
 	__u32 ports;      /* 0 unless the kind is TCP.. or UDP.. */
 };
 
+enum vnet_protocol {
+	VNET_IPV4_IN_IP = 4,
+	VNET_TCP = 6,
+	VNET_UDP = 17,
+	VNET_IPV6_IN_IP = 41,
+	VNET_GRE = 47,
+	VNET_NONE = 255, /* reserved by IANA */
+};
+
+/* What an IP packet carries. */
+struct vnet_payload {
+	__u32 offset;
+	__u32 end;
+	__u8 protocol; /* VNET_NONE: nothing that could be looked into, as of a fragment */
+};
+
+#define VNET_NO_PAYLOAD ((struct vnet_payload){ .protocol = VNET_NONE })
+
 /* Kinds come in threes: the addresses', TCP's, UDP's. */
 enum vnet_l4 {
 	VNET_L4_NONE = 0,
 	VNET_L4_TCP = 1,
 	VNET_L4_UDP = 2,
 };
-
-/* Where the bytes come from. */
-#ifdef __bpf__
-struct vnet_frame {
-	struct __sk_buff *skb;
-	const __u8 *data;
-	const __u8 *data_end; /* of the linear part */
-	void *scratch;        /* VNET_SCRATCH bytes for what is not linear */
-	__u32 length;
-	__u32 is_l3;          /* no Ethernet header */
-};
-
-/*
- * Straight from the packet where it is linear, else a copy in the scratch
- * space: the bytes are good until the next call.
- */
-vnet_inline const __u8 *vnet_at(const struct vnet_frame *frame, __u32 offset, __u32 length)
-{
-#ifndef VNET_COPIES_ONLY
-	const __u8 *at = frame->data + offset;
-
-	if (at + length <= frame->data_end)
-		return at;
-#endif
-	if (bpf_skb_load_bytes(frame->skb, offset, frame->scratch, length))
-		return 0;
-	return frame->scratch;
-}
-
-/*
- * The same, always by copy. Where the offset depends on the packet this keeps
- * the verifier's states alike, and the walk over extension headers within
- * what it is willing to follow.
- */
-vnet_inline const __u8 *vnet_copy_at(const struct vnet_frame *frame, __u32 offset, __u32 length)
-{
-	if (bpf_skb_load_bytes(frame->skb, offset, frame->scratch, length))
-		return 0;
-	return frame->scratch;
-}
-
-/* Whether the kernel keeps a VLAN tag beside the frame: the outer one. */
-vnet_inline int vnet_has_tag_beside(const struct vnet_frame *frame)
-{
-	return frame->skb->vlan_present;
-}
-
-/* BPF loads bytes one by one unless told that a word is a word. */
-#define vnet_u32(at) (*(const __u32 *)(at))
-#define vnet_be16(at) __builtin_bswap16(*(const __u16 *)(at))
-#else
-struct vnet_frame {
-	const __u8 *data;
-	__u32 length;
-	__u32 is_l3;
-};
-
-vnet_inline const __u8 *vnet_at(const struct vnet_frame *frame, __u32 offset, __u32 length)
-{
-	if (length > frame->length || offset > frame->length - length)
-		return NULL;
-	return frame->data + offset;
-}
-
-#define vnet_copy_at vnet_at
-
-vnet_inline int vnet_has_tag_beside(const struct vnet_frame *frame)
-{
-	(void)frame;
-	return 0;
-}
-
-vnet_inline __u32 vnet_u32(const __u8 *at)
-{
-	__u32 word;
-
-	memcpy(&word, at, sizeof(word));
-	return word;
-}
-
-vnet_inline __u16 vnet_be16(const __u8 *at)
-{
-	return at[0] << 8 | at[1];
-}
-#endif
 
 vnet_inline void vnet_copy_address(__u32 to[4], const __u8 *from)
 {
@@ -148,50 +67,56 @@ vnet_inline __u32 vnet_packet_end(const struct vnet_frame *frame, __u32 start, _
 	return frame->length;
 }
 
-/* Which transport header lies whole at `offset`, enum vnet_l4. */
-vnet_inline __u32 vnet_l4_at(__u8 protocol, __u32 offset, __u32 end)
+/* Which transport header lies whole in the payload, enum vnet_l4. */
+vnet_inline __u32 vnet_l4(const struct vnet_payload *payload)
 {
-	if (protocol == 6 && offset + 20 <= end)
+	if (payload->protocol == VNET_TCP && payload->offset + 20 <= payload->end)
 		return VNET_L4_TCP;
-	if (protocol == 17 && offset + 8 <= end)
+	if (payload->protocol == VNET_UDP && payload->offset + 8 <= payload->end)
 		return VNET_L4_UDP;
 	return VNET_L4_NONE;
 }
 
-vnet_inline void vnet_dissect_l4(const struct vnet_frame *frame, struct vnet_headers *headers,
-				 __u8 protocol, __u32 offset, __u32 end)
+vnet_inline struct vnet_payload vnet_dissect_l4(const struct vnet_frame *frame,
+						struct vnet_headers *headers,
+						struct vnet_payload payload)
 {
-	__u32 l4 = vnet_l4_at(protocol, offset, end);
+	__u32 l4 = vnet_l4(&payload);
 	const __u8 *ports;
 
 	if (l4) {
-		ports = vnet_at(frame, offset, 4);
+		ports = vnet_at(frame, payload.offset, 4);
 		if (ports) {
 			headers->ports = vnet_u32(ports);
 			headers->kind += l4;
 		}
 	}
+	return payload;
 }
 
 /* RFC 791 */
-vnet_inline void vnet_dissect_ipv4(const struct vnet_frame *frame, struct vnet_headers *headers,
-				   __u32 offset)
+vnet_inline struct vnet_payload vnet_dissect_ipv4(const struct vnet_frame *frame,
+						  struct vnet_headers *headers, __u32 offset)
 {
 	const __u8 *ip = vnet_at(frame, offset, 20);
 	__u32 header_length;
 
 	if (!ip || ip[0] >> 4 != 4)
-		return;
+		return VNET_NO_PAYLOAD;
 	header_length = (ip[0] & 15) * 4;
 	if (header_length < 20)
-		return;
+		return VNET_NO_PAYLOAD;
 	headers->kind = VNET_REPORT_IPV4;
 	headers->address[0] = vnet_u32(ip + 12);
 	headers->address[1] = vnet_u32(ip + 16);
 	if (vnet_be16(ip + 6) & 0x3fff) /* more fragments, or not the first */
-		return;
-	vnet_dissect_l4(frame, headers, ip[9], offset + header_length,
-			vnet_packet_end(frame, offset, vnet_be16(ip + 2)));
+		return VNET_NO_PAYLOAD;
+	return vnet_dissect_l4(frame, headers,
+			       (struct vnet_payload){
+				       .offset = offset + header_length,
+				       .end = vnet_packet_end(frame, offset, vnet_be16(ip + 2)),
+				       .protocol = ip[9],
+			       });
 }
 
 /* The home address option, RFC 6275 section 6.3, of a destination options header. */
@@ -245,73 +170,75 @@ vnet_inline int vnet_is_extension(__u8 next)
  * Type 2 routing header: RFC 6275 section 6.4. Of several, which no sender
  * may send, the last one counts.
  */
-vnet_inline void vnet_walk_extensions(const struct vnet_frame *frame, struct vnet_headers *headers,
-				      __u8 next, __u32 offset, __u32 end)
+vnet_inline struct vnet_payload vnet_walk_extensions(const struct vnet_frame *frame,
+						     struct vnet_headers *headers,
+						     struct vnet_payload payload)
 {
 	const __u8 *at;
 	__u32 length, l4;
 	__u8 this;
 
 	VNET_KEEP_LOOP
-	for (int i = 0; i < VNET_EXTENSIONS_MAX && vnet_is_extension(next); i++) {
-		if (offset + 8 > end)
-			return;
-		at = vnet_copy_at(frame, offset, 8);
+	for (int i = 0; i < VNET_EXTENSIONS_MAX && vnet_is_extension(payload.protocol); i++) {
+		if (payload.offset + 8 > payload.end)
+			return VNET_NO_PAYLOAD;
+		at = vnet_copy_at(frame, payload.offset, 8);
 		if (!at)
-			return;
-		this = next;
-		next = at[0];
+			return VNET_NO_PAYLOAD;
+		this = payload.protocol;
+		payload.protocol = at[0];
 		if (this == VNET_FRAGMENT) {
 			if (vnet_be16(at + 2) & 0xfff9) /* not the first, or more follow */
-				return;
-			offset += 8;
+				return VNET_NO_PAYLOAD;
+			payload.offset += 8;
 			continue;
 		}
 		length = this == VNET_AUTHENTICATION ? (at[1] + 2) * 4 : (at[1] + 1) * 8;
-		if (offset + length > end)
-			return;
+		if (payload.offset + length > payload.end)
+			return VNET_NO_PAYLOAD;
 		if (this == VNET_ROUTING && at[2] == 2 && length == 24) {
-			at = vnet_copy_at(frame, offset + 8, 16);
+			at = vnet_copy_at(frame, payload.offset + 8, 16);
 			if (!at)
-				return;
+				return VNET_NO_PAYLOAD;
 			vnet_copy_address(headers->final + 4, at);
 		}
 		if (this == VNET_DESTINATION_OPTIONS)
-			vnet_find_home(frame, headers, offset + 2, offset + length);
-		offset += length;
+			vnet_find_home(frame, headers, payload.offset + 2, payload.offset + length);
+		payload.offset += length;
 	}
-	l4 = vnet_l4_at(next, offset, end);
+	l4 = vnet_l4(&payload);
 	if (l4) {
-		at = vnet_copy_at(frame, offset, 4);
+		at = vnet_copy_at(frame, payload.offset, 4);
 		if (at) {
 			headers->ports = vnet_u32(at);
 			headers->kind += l4;
 		}
 	}
+	return payload;
 }
 
 /* RFC 8200 */
-vnet_inline void vnet_dissect_ipv6(const struct vnet_frame *frame, struct vnet_headers *headers,
-				   __u32 offset)
+vnet_inline struct vnet_payload vnet_dissect_ipv6(const struct vnet_frame *frame,
+						  struct vnet_headers *headers, __u32 offset)
 {
 	const __u8 *ip = vnet_at(frame, offset, 40);
-	__u32 end;
+	struct vnet_payload payload;
 
 	if (!ip || ip[0] >> 4 != 6)
-		return;
+		return VNET_NO_PAYLOAD;
 	headers->kind = VNET_REPORT_IPV6;
 	vnet_copy_address(headers->address, ip + 8);
 	vnet_copy_address(headers->address + 4, ip + 24);
-	end = vnet_packet_end(frame, offset + 40, vnet_be16(ip + 4));
-	if (!vnet_is_extension(ip[6])) {
-		vnet_dissect_l4(frame, headers, ip[6], offset + 40, end);
-		return;
-	}
+	payload.offset = offset + 40;
+	payload.end = vnet_packet_end(frame, offset + 40, vnet_be16(ip + 4));
+	payload.protocol = ip[6];
+	if (!vnet_is_extension(payload.protocol))
+		return vnet_dissect_l4(frame, headers, payload);
 	headers->kind = VNET_REPORT_IPV6_EX;
 	vnet_forget(); /* linked copies would double the verifier's work */
 	vnet_copy_address(headers->final, ip + 8);
 	vnet_copy_address(headers->final + 4, ip + 24);
-	vnet_walk_extensions(frame, headers, ip[6], offset + 40, end);
+	return vnet_walk_extensions(frame, headers, payload);
 }
 
 enum vnet_ethertype {
@@ -332,7 +259,20 @@ struct vnet_l3 {
 	__u16 type;
 };
 
-/* Ethernet II at `offset` with at most two VLAN tags. */
+/* A type below this is a length (IEEE 802.3, 3.2.6), and LLC follows. */
+#define VNET_TYPE_MIN 0x600
+
+/* LLC and SNAP with an EtherType, RFC 1042. */
+vnet_inline struct vnet_l3 vnet_find_snap(const struct vnet_frame *frame, __u32 offset)
+{
+	const __u8 *at = vnet_at(frame, offset, 8);
+
+	if (!at || at[0] != 0xaa || at[1] != 0xaa || at[2] != 3 || at[3] | at[4] | at[5])
+		return (struct vnet_l3){};
+	return (struct vnet_l3){ .offset = offset + 8, .type = vnet_be16(at + 6) };
+}
+
+/* Ethernet at `offset` with at most two VLAN tags. */
 vnet_inline struct vnet_l3 vnet_find_l3(const struct vnet_frame *frame, __u32 offset)
 {
 	struct vnet_l3 l3 = {};
@@ -342,33 +282,36 @@ vnet_inline struct vnet_l3 vnet_find_l3(const struct vnet_frame *frame, __u32 of
 		return l3;
 	l3.type = vnet_be16(at + 12);
 	l3.offset = offset + 14;
-	if (!vnet_is_tag(l3.type))
-		return l3;
-	at = vnet_at(frame, offset + 14, 4);
-	if (!at)
-		return (struct vnet_l3){};
-	l3.type = vnet_be16(at + 2);
-	l3.offset = offset + 18;
-	if (!vnet_is_tag(l3.type) || (!offset && vnet_has_tag_beside(frame)))
-		return l3;
-	at = vnet_at(frame, offset + 18, 4);
-	if (!at)
-		return (struct vnet_l3){};
-	l3.type = vnet_be16(at + 2);
-	l3.offset = offset + 22;
+	if (vnet_is_tag(l3.type)) {
+		at = vnet_at(frame, offset + 14, 4);
+		if (!at)
+			return (struct vnet_l3){};
+		l3.type = vnet_be16(at + 2);
+		l3.offset = offset + 18;
+		if (vnet_is_tag(l3.type) && !vnet_has_tag_beside(frame)) {
+			at = vnet_at(frame, offset + 18, 4);
+			if (!at)
+				return (struct vnet_l3){};
+			l3.type = vnet_be16(at + 2);
+			l3.offset = offset + 22;
+		}
+	}
+	if (l3.type < VNET_TYPE_MIN)
+		return vnet_find_snap(frame, l3.offset);
 	return l3;
 }
 
-/* A packet from its network header on. */
-vnet_inline void vnet_dissect_l3(const struct vnet_frame *frame, struct vnet_headers *headers,
-				 struct vnet_l3 l3)
+/* A packet from its network header on. Returns what it carries. */
+vnet_inline struct vnet_payload vnet_dissect_l3(const struct vnet_frame *frame,
+						struct vnet_headers *headers, struct vnet_l3 l3)
 {
 	headers->kind = VNET_REPORT_NONE;
 	headers->ports = 0; /* the verifier does not know when they are asked for */
 	if (l3.type == VNET_IPV4)
-		vnet_dissect_ipv4(frame, headers, l3.offset);
-	else if (l3.type == VNET_IPV6)
-		vnet_dissect_ipv6(frame, headers, l3.offset);
+		return vnet_dissect_ipv4(frame, headers, l3.offset);
+	if (l3.type == VNET_IPV6)
+		return vnet_dissect_ipv6(frame, headers, l3.offset);
+	return VNET_NO_PAYLOAD;
 }
 
 /* The network header of the frame; without Ethernet headers (IFF_TUN) at its start. */
@@ -382,11 +325,6 @@ vnet_inline struct vnet_l3 vnet_frame_l3(const struct vnet_frame *frame)
 	if (!at)
 		return (struct vnet_l3){};
 	return (struct vnet_l3){ .type = at[0] >> 4 == 4 ? VNET_IPV4 : VNET_IPV6 };
-}
-
-vnet_inline void vnet_dissect(const struct vnet_frame *frame, struct vnet_headers *headers)
-{
-	vnet_dissect_l3(frame, headers, vnet_frame_l3(frame));
 }
 
 #endif

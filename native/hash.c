@@ -72,7 +72,12 @@ void decide(const struct vh_config *config, const struct vnet_headers *headers,
 API void vh_classify(const struct vh_config *config, const __u8 *frame, __u32 length, int is_l3,
 		     struct vh_verdict *verdict)
 {
-	struct vnet_frame view = { .data = frame, .length = length, .is_l3 = is_l3 };
+	struct vnet_frame view = {
+		.data = frame,
+		.length = length,
+		.is_l3 = is_l3,
+		.tunnels = config->rss.tunnels,
+	};
 	struct vnet_headers headers;
 
 	vnet_dissect(&view, &headers);

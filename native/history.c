@@ -60,8 +60,11 @@ API int vh_history_push(struct vh_history *history, const struct vh_config *conf
 	}
 	history->config[0] = copy;
 	history->reports = 0;
-	for (int i = 0; i < HISTORY && history->config[i]; i++)
+	history->tunnels = 0;
+	for (int i = 0; i < HISTORY && history->config[i]; i++) {
 		history->reports |= history->config[i]->rss.reporting != VNET_REPORTING_OFF;
+		history->tunnels |= history->config[i]->rss.tunnels;
+	}
 	if (config->rss.reporting == VNET_REPORTING_RECORD)
 		history->records_until = FOREVER;
 	else if (history->records_until == FOREVER)
@@ -73,17 +76,31 @@ API int vh_history_push(struct vh_history *history, const struct vh_config *conf
 	return 0;
 }
 
-/* The configuration that explains why a packet came to `queue`, and its verdict. */
-static const struct vh_config *explain(const struct vh_history *history,
-				       const struct vnet_headers *headers, __u16 queue,
-				       struct vh_verdict *verdict)
+/* What a configuration makes of a frame, whose headers are as the last one saw them. */
+static void judge(const struct vh_config *config, struct vnet_frame *frame,
+		  struct vnet_headers *headers, struct vh_verdict *verdict)
 {
+	if (frame->tunnels != config->rss.tunnels) {
+		frame->tunnels = config->rss.tunnels;
+		vnet_dissect(frame, headers);
+	}
+	decide(config, headers, verdict);
+}
+
+/* The configuration that explains why a packet came to `queue`, and its verdict. */
+static const struct vh_config *explain(const struct vh_history *history, struct vnet_frame frame,
+				       __u16 queue, struct vh_verdict *verdict)
+{
+	struct vnet_headers headers;
+
+	frame.tunnels = history->config[0]->rss.tunnels;
+	vnet_dissect(&frame, &headers);
 	for (int i = 0; i < HISTORY && history->config[i]; i++) {
-		decide(history->config[i], headers, verdict);
+		judge(history->config[i], &frame, &headers, verdict);
 		if (verdict->queue == queue || verdict->queue == VH_ANY_QUEUE)
 			return history->config[i];
 	}
-	decide(history->config[0], headers, verdict); /* somebody else steered it */
+	judge(history->config[0], &frame, &headers, verdict); /* somebody else steered it */
 	return history->config[0];
 }
 
@@ -99,13 +116,11 @@ int history_rehash(const struct vh_history *history, __u16 queue, const struct v
 		   struct vnet_hdr *header)
 {
 	const struct vh_config *config;
-	struct vnet_headers headers;
 	struct vh_verdict verdict;
 
 	if (!history->reports)
 		return 0;
-	vnet_dissect(frame, &headers);
-	config = explain(history, &headers, queue, &verdict);
+	config = explain(history, *frame, queue, &verdict);
 	if (config->rss.reporting == VNET_REPORTING_OFF)
 		return 0;
 	header->hash_value = verdict.hash_value;

@@ -7,7 +7,7 @@
 #include <time.h>
 
 #include "core.h"
-#include "dissect.h"
+#include "tunnel.h"
 
 enum {
 	HISTORY = 64,         /* configurations a reader tries */
@@ -20,6 +20,7 @@ struct vh_history {
 	const struct vh_config *config[HISTORY]; /* newest first */
 	time_t retired[HISTORY];                 /* when it went out of force */
 	int reports;                             /* one of them asks for hashes */
+	__u32 tunnels;                           /* what one of them looks into, enum vnet_tunnel */
 	time_t records_until;                    /* when the last record may be met */
 };
 

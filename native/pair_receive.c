@@ -11,7 +11,7 @@
 
 enum {
 	CACHE_LINE = 64,
-	DISSECTED = 128, /* bytes that hold all headers but IPv6 extension headers */
+	DISSECTED = 128, /* bytes that hold all headers but IPv6 extension and inner headers */
 };
 
 /* What there is to do with each packet of a turn. */
@@ -262,15 +262,22 @@ static void join_in_hand(struct vh_pair *pair, const struct pieces *pieces, cons
 }
 
 /* Whether `at` holds all that the dissector would look at of a frame that goes on behind it. */
-static int holds_headers(const __u8 *at, __u32 length)
+static int holds_headers(const struct vh_pair *pair, const __u8 *at, __u32 length)
 {
 	struct vnet_frame view = { .data = at, .length = length };
+	struct vnet_payload payload;
+	struct vnet_headers headers;
 	struct vnet_l3 l3;
 
 	if (length <= DISSECTED)
 		return 1;
 	l3 = vnet_find_l3(&view, 0);
-	return l3.type != VNET_IPV6 || !vnet_is_extension(at[l3.offset + 6]);
+	if (l3.type == VNET_IPV6 && vnet_is_extension(at[l3.offset + 6]))
+		return 0;
+	if (!pair->history->tunnels)
+		return 1;
+	payload = vnet_dissect_l3(&view, &headers, l3);
+	return !vnet_may_be_tunnel(payload.protocol);
 }
 
 /* As receive_by_hand(), but the packet may have been delivered already. */
@@ -299,7 +306,7 @@ static int receive_direct(struct vh_pair *pair, const struct how *how)
 		return -1;
 	/* A frame without its record lies 8 bytes off. */
 	if (packet.lacks_record || (__u64)room < needed ||
-	    (packet.lacks_hash && !holds_headers(frame, packet.length))) {
+	    (packet.lacks_hash && !holds_headers(pair, frame, packet.length))) {
 		join_in_hand(pair, &pieces, frame, kept, &packet);
 		if (packet.lacks_hash) {
 			rehash(pair, pair->in_hand.frame, &packet);

@@ -34,7 +34,9 @@ struct vnet_verdict {
 	__u32 hash_value;
 	__u32 hash_report; /* enum vnet_report */
 	__u32 queue;
-	__u32 reporting; /* enum vnet_reporting, of the configuration that was asked */
+	__u32 reporting;  /* enum vnet_reporting, of the configuration that was asked */
+	__u32 generation; /* of the configuration by which the frame is dissected */
+	__u32 tunnels;    /* and what it looks into */
 };
 
 /* An atomic operation that fetches is a full barrier; on the stack nobody contends for it. */
@@ -55,11 +57,14 @@ struct vnet_snapshot {
 	__u32 generation;
 };
 
+static __always_inline struct vnet_snapshot vnet_snapshot_of(__u32 generation)
+{
+	return (struct vnet_snapshot){ &vnet_state.config[generation & 1], generation };
+}
+
 static __always_inline struct vnet_snapshot vnet_snapshot(void)
 {
-	__u32 generation = READ_ONCE(vnet_state.generation);
-
-	return (struct vnet_snapshot){ &vnet_state.config[generation & 1], generation };
+	return vnet_snapshot_of(READ_ONCE(vnet_state.generation));
 }
 
 static __always_inline int vnet_unchanged(const struct vnet_snapshot *snapshot)
@@ -78,15 +83,21 @@ static __always_inline __u32 vnet_table_lookup(const struct vnet_snapshot *snaps
 	return queues ? *queues >> (index & 3) * 16 & 0xffff : 0;
 }
 
-/* What the specification makes of a packet: hash types, key and table. */
+/*
+ * What the specification makes of a packet: hash types, key and table. By the
+ * configuration that the frame was dissected by, which stays whole until
+ * after the next change; by another one only if that looks into the same
+ * tunnels.
+ */
 static __always_inline void vnet_rss(const struct vnet_headers *headers,
 				     struct vnet_verdict *verdict)
 {
+	struct vnet_snapshot now = vnet_snapshot_of(verdict->generation);
+
 	VNET_KEEP_LOOP
 	for (int i = 0; i < 2; i++) {
 		/* Or the compiler takes the headers apart before the loop and spills. */
 		vnet_opaque(headers);
-		struct vnet_snapshot now = vnet_snapshot();
 		__u32 rule = now.config->rules[headers->kind & 15];
 
 		verdict->reporting = now.config->reporting;
@@ -100,6 +111,9 @@ static __always_inline void vnet_rss(const struct vnet_headers *headers,
 		}
 		if (vnet_unchanged(&now))
 			return;
+		now = vnet_snapshot();
+		if (now.config->tunnels != verdict->tunnels)
+			break;
 	}
 	*verdict = (struct vnet_verdict){};
 }
@@ -143,7 +157,7 @@ static __always_inline void vnet_steer(__u32 hash_value, struct vnet_verdict *ve
 	*verdict = (struct vnet_verdict){};
 }
 
-/* A packet without a hash. */
+/* A packet without a hash, and the configuration it starts with. */
 static __always_inline void vnet_unclassified(struct vnet_verdict *verdict)
 {
 	struct vnet_snapshot now = vnet_snapshot();
@@ -151,6 +165,8 @@ static __always_inline void vnet_unclassified(struct vnet_verdict *verdict)
 	*verdict = (struct vnet_verdict){
 		.queue = now.config->unclassified,
 		.reporting = now.config->reporting,
+		.generation = now.generation,
+		.tunnels = now.config->tunnels,
 	};
 }
 

@@ -8,7 +8,7 @@
 #ifndef VNETHASH_TOEPLITZ_H
 #define VNETHASH_TOEPLITZ_H
 
-#include "dissect.h"
+#include "tunnel.h"
 
 /*
  * The report type of a packet, virtio 1.3, 5.1.6.4.3.2 to .4: the transport's

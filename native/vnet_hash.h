@@ -21,7 +21,7 @@
  * be is put right and counted (enum vnet_invalid). It has
  *
  *	vnet_at() vnet_copy_at()        bytes of the frame, or 0 if they are not there
- *	vnet_dissect() and its parts    the headers RSS looks at    (dissect.h)
+ *	vnet_dissect() and its parts    the headers RSS looks at    (tunnel.h, dissect.h)
  *	vnet_rss()                      what the specification says   (steer.h)
  *	vnet_toeplitz()                 the hash of other words by the key
  *	vnet_steer()                    a hash of its own through the table
@@ -87,6 +87,10 @@ static __always_inline struct vnet_counters *vnet_decide(struct __sk_buff *skb,
 						    struct vnet_verdict *verdict)
 {
 	__u64 scratch[VNET_SCRATCH / 8];
+	struct vnet_counters *counter;
+
+	vnet_unclassified(verdict);
+
 	struct vnet_frame frame = {
 		.skb = skb,
 		.scratch = scratch,
@@ -96,10 +100,9 @@ static __always_inline struct vnet_counters *vnet_decide(struct __sk_buff *skb,
 #endif
 		.length = skb->len,
 		.is_l3 = vnet_device.is_l3,
+		.tunnels = verdict->tunnels,
 	};
-	struct vnet_counters *counter;
 
-	vnet_unclassified(verdict);
 	vnet_hash_program(&frame, verdict);
 
 	counter = vnet_counters_of(verdict->queue);

@@ -19,7 +19,7 @@
  * compiled before would not survive.
  */
 enum vnet_abi {
-	VNET_ABI = 1,
+	VNET_ABI = 2,
 };
 
 enum vnet_limit {
@@ -61,6 +61,20 @@ enum vnet_report {
 	VNET_REPORT_TCPV6_EX = 8,
 	VNET_REPORT_UDPV6_EX = 9,
 	VNET_REPORTS = 10,
+};
+
+/* virtio 5.1.6.4.4: encapsulations whose inner headers may be hashed, a bitmask */
+enum vnet_tunnel {
+	VNET_TUNNEL_GRE_2784 = 1,
+	VNET_TUNNEL_GRE_2890 = 2,
+	VNET_TUNNEL_GRE_7676 = 4,
+	VNET_TUNNEL_GRE_UDP = 8,
+	VNET_TUNNEL_VXLAN = 16,
+	VNET_TUNNEL_VXLAN_GPE = 32,
+	VNET_TUNNEL_GENEVE = 64,
+	VNET_TUNNEL_IPIP = 128,
+	VNET_TUNNEL_NVGRE = 256,
+	VNET_TUNNEL_ALL = 511,
 };
 
 /*
@@ -141,6 +155,7 @@ struct vnet_config {
 	__u16 unclassified;  /* queue of packets without a hash */
 	__u16 queues;
 	__u32 reporting;     /* enum vnet_reporting */
+	__u32 tunnels;       /* enum vnet_tunnel: hashed by their inner headers */
 	__u8 key[VNET_KEY_LEN];
 	__u8 rules[16];      /* by kind of packet: its report type and enum vnet_rule */
 	/* toeplitz[i][b]: what byte b at offset i of the input adds */
@@ -178,7 +193,7 @@ struct vnet_counters {
 _Static_assert(sizeof(struct vnet_record) == VNET_RECORD_LEN, "hash record");
 _Static_assert(sizeof(struct vnet_hdr) == VNET_HDR_HASH_LEN, "virtio header");
 _Static_assert(VNET_HDR_LEN + VNET_RECORD_LEN == VNET_HDR_HASH_LEN, "record completes the header");
-_Static_assert(sizeof(struct vnet_config) == 76 + VNET_INPUT_LEN * 1024, "config layout");
+_Static_assert(sizeof(struct vnet_config) == 80 + VNET_INPUT_LEN * 1024, "config layout");
 _Static_assert(sizeof(struct vnet_counters) == 208, "counters layout");
 _Static_assert(VNET_HASH_UDP_EX == 1 << (VNET_REPORT_UDPV6_EX - 1), "virtio 5.1.6.4.5");
 _Static_assert(VNET_MARK_0 & 1, "a group address");

@@ -93,6 +93,42 @@ def fragment(offset: int, more: bool) -> bytes:
     return struct.pack("!BHI", 0, offset << 3 | more, 7)
 
 
+TRANSPARENT_ETHERNET = 0x6558
+
+
+def gre(
+    kind: int,
+    payload: bytes,
+    *,
+    checksum: bool = False,
+    key: bool = False,
+    sequence: bool = False,
+    flags: int = 0,
+) -> bytes:
+    """A GRE header (RFC 2784, 2890); ``flags`` are further bits of the first two bytes."""
+    flags |= checksum << 15 | key << 13 | sequence << 12
+    optional = bytes(4) * checksum + b"\0\0\x2a\x01" * key + b"\0\0\0\1" * sequence
+    return struct.pack("!HH", flags, kind) + optional + payload
+
+
+def vxlan(payload: bytes, *, flags: int = 0x08) -> bytes:
+    """A VXLAN header (RFC 7348)."""
+    return struct.pack("!II", flags << 24, 42 << 8) + payload
+
+
+def vxlan_gpe(next_protocol: int, payload: bytes, *, flags: int = 0x0C) -> bytes:
+    """A VXLAN-GPE header (draft-ietf-nvo3-vxlan-gpe)."""
+    return struct.pack("!II", flags << 24 | next_protocol, 42 << 8) + payload
+
+
+def geneve(
+    kind: int, payload: bytes, *, options: bytes = b"", first: int = 0, second: int = 0
+) -> bytes:
+    """A Geneve header (RFC 8926); ``first`` has the version, ``second`` the flags O and C."""
+    fixed = struct.pack("!BBHI", first | len(options) // 4, second, kind, 42 << 8)
+    return fixed + options + payload
+
+
 _addresses4 = st.binary(min_size=4, max_size=4)
 _addresses6 = st.binary(min_size=16, max_size=16)
 _ports = st.integers(0, 0xFFFF)
@@ -128,10 +164,61 @@ _tags = st.lists(
 _lie = st.one_of(st.none(), st.none(), st.integers(0, 120))
 
 
+_LLC = [
+    bytes.fromhex(text) for text in ("aaaa03000000", "aaaa030000f8", "aaaa02000000", "424203000000")
+]
+_NEXT_PROTOCOL = {0x0800: 1, 0x86DD: 2, TRANSPARENT_ETHERNET: 3}
+
+
 @st.composite
-def _packet(draw: Any) -> tuple[int, bytes]:
+def _tunnel(draw: Any) -> tuple[int, bytes]:
+    """What an outer IP header carries: protocol number and payload."""
+    kind, inner = draw(_packet(_l4))
     if draw(st.booleans()):
-        protocol, payload = draw(_l4)
+        kind, inner = TRANSPARENT_ETHERNET, ethernet(kind, inner, draw(_tags))
+    kind = draw(st.sampled_from([kind] * 9 + [0x0806]))
+    of_gre = gre(
+        kind,
+        inner,
+        checksum=draw(st.booleans()),
+        key=draw(st.booleans()),
+        sequence=draw(st.booleans()),
+        flags=draw(st.sampled_from([0] * 9 + [1, 0x4000, 0x0800, 0x0400, 0x0200, 0x0008])),
+    )
+    number = _NEXT_PROTOCOL.get(kind, 4)
+    port, header = draw(
+        st.sampled_from(
+            [
+                (47, of_gre),
+                (47, of_gre),
+                (4, inner),
+                (41, inner),
+                (4754, of_gre),
+                (4789, vxlan(inner, flags=draw(st.sampled_from([8, 8, 8, 0, 0xFF])))),
+                (
+                    4790,
+                    vxlan_gpe(number, inner, flags=draw(st.sampled_from([12, 12, 8, 4, 13, 44]))),
+                ),
+                (
+                    6081,
+                    geneve(
+                        kind,
+                        inner,
+                        options=bytes(draw(st.sampled_from([0, 0, 4, 8, 252]))),
+                        first=draw(st.sampled_from([0] * 9 + [0x40, 0x80])),
+                        second=draw(st.sampled_from([0, 0, 0, 0x40, 0x80])),
+                    ),
+                ),
+            ]
+        )
+    )
+    return (port, header) if port < 256 else (UDP, udp(draw(_ports), port, header))
+
+
+@st.composite
+def _packet(draw: Any, l4: st.SearchStrategy[tuple[int, bytes]]) -> tuple[int, bytes]:
+    if draw(st.booleans()):
+        protocol, payload = draw(l4)
         packet = ipv4(
             payload,
             protocol,
@@ -142,7 +229,7 @@ def _packet(draw: Any) -> tuple[int, bytes]:
             length=draw(_lie),
         )
         return 0x0800, packet
-    last, payload = draw(_l4)
+    last, payload = draw(l4)
     number, payload = chain(draw(st.lists(_extension, max_size=10)), last, payload)
     packet = ipv6(
         payload,
@@ -157,7 +244,13 @@ def _packet(draw: Any) -> tuple[int, bytes]:
 @st.composite
 def frames(draw: Any) -> bytes:
     """A frame of at least 14 bytes: mostly IP, often odd, sometimes broken."""
-    ethertype, packet = draw(_packet())
+    ethertype, packet = draw(_packet(_l4 | _tunnel()))
+    if draw(st.integers(0, 9)) == 0:
+        snap = draw(
+            st.sampled_from(["aaaa03000000", "aaaa030000f8", "aaaa02000000", "424203000000"])
+        )
+        packet = bytes.fromhex(snap) + ethertype.to_bytes(2, "big") + packet
+        ethertype = draw(st.sampled_from([60, 1500, 0x5FF, 0x600]))
     ethertype = draw(st.sampled_from([ethertype] * 9 + [0x0806, 0x8864, 60]))
     frame = bytearray(ethernet(ethertype, packet, draw(_tags)))
     if draw(st.integers(0, 3)) == 0:

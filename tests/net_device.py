@@ -16,14 +16,13 @@ from vnethash.virtio.control import (
     RssConfigSet,
     RxMode,
     RxModeSet,
-    TunnelType,
     VlanAdd,
     VlanDel,
     VqPairsSet,
 )
 from vnethash.virtio.device import MODELLED, OFFLOADS, NetDevice, Offer
 from vnethash.virtio.features import Feature, feature_bits, unmet
-from vnethash.virtio.hash_types import HashType
+from vnethash.virtio.hash_types import HashType, TunnelType
 
 MAC = bytes.fromhex("020000000001")
 OTHER_MAC = bytes.fromhex("020000000002")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vnethash.rss.native import Hasher
     from vnethash.stats import Stats
     from vnethash.tap import Queue, Tap
-    from vnethash.virtio.hash_types import HashType, ReportType
+    from vnethash.virtio.hash_types import HashType, ReportType, TunnelType
     from vnethash.virtio.header import Header
 
 __version__ = "0.1.0"
@@ -33,6 +33,7 @@ __all__ = [
     "RssConfig",
     "Stats",
     "Tap",
+    "TunnelType",
     "VnethashError",
 ]
 
@@ -48,7 +49,7 @@ _HOMES = {
     "vnethash.rss.native": ["Hasher"],
     "vnethash.stats": ["Stats"],
     "vnethash.tap": ["Queue", "Tap"],
-    "vnethash.virtio.hash_types": ["HashType", "ReportType"],
+    "vnethash.virtio.hash_types": ["HashType", "ReportType", "TunnelType"],
     "vnethash.virtio.header": ["Header"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

@@ -214,7 +214,7 @@ class Tap(Closing):
             device = resources.enter_context(
                 TunDevice.create(name, config.queues, l3=l3, offloads=offloads)
             )
-            chosen = chosen or best(config.hash_types, device)
+            chosen = chosen or best(config.hash_types, device, config.tunnels)
             longest = max(max_indirection, len(config.indirection_table))
             attachment = engine_named(chosen.name).attach(
                 Setup(device, config, how, offloads, l3, longest, program)

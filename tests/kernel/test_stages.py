@@ -17,7 +17,7 @@ from vnethash.rss.classified import Classified
 from vnethash.rss.compiled import compile_config
 from vnethash.rss.config import RssConfig
 from vnethash.rss.native import Hasher
-from vnethash.virtio.hash_types import HashType, ReportType
+from vnethash.virtio.hash_types import HashType, ReportType, TunnelType
 
 CONFIG = RssConfig.default(8)
 
@@ -69,9 +69,15 @@ def run(stages: Stages, frame: bytes) -> Classified:
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(frame=runnable, types=st.integers(0, HashType.ALL).map(HashType))
-def test_three_implementations_agree(stages: Stages, frame: bytes, types: HashType) -> None:
-    config = CONFIG.replace(hash_types=types, unclassified_queue=5)
+@given(
+    frame=runnable,
+    types=st.integers(0, HashType.ALL).map(HashType),
+    tunnels=st.sampled_from([TunnelType.NONE, TunnelType.ALL, TunnelType.ALL, *TunnelType]),
+)
+def test_three_implementations_agree(
+    stages: Stages, frame: bytes, types: HashType, tunnels: TunnelType
+) -> None:
+    config = CONFIG.replace(hash_types=types, unclassified_queue=5, tunnels=tunnels)
     stages.maps.publish(compile_config(config))
     expected = reference.classify(frame, config)
     assert Hasher(config).classify(frame) == expected

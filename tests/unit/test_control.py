@@ -24,12 +24,12 @@ from vnethash.virtio.control import (
     MacTableSet,
     RxMode,
     RxModeSet,
-    TunnelType,
     VlanAdd,
     VlanDel,
     VqPairsSet,
     parse,
 )
+from vnethash.virtio.hash_types import TunnelType
 
 KERNEL_HEADER = Path("/usr/include/linux/virtio_net.h")
 

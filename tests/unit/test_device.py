@@ -35,7 +35,6 @@ from vnethash.virtio.control import (
     MacTableSet,
     RxMode,
     RxModeSet,
-    TunnelType,
     VlanAdd,
     VlanDel,
     VqPairsSet,
@@ -48,7 +47,7 @@ from vnethash.virtio.device import (
     Steering,
 )
 from vnethash.virtio.features import Feature, feature_bits
-from vnethash.virtio.hash_types import HashType
+from vnethash.virtio.hash_types import HashType, TunnelType
 from vnethash.virtio.receive_filter import ReceiveFilter
 
 F = Feature

@@ -22,14 +22,13 @@ from vnethash.virtio.control import (
     MacTableSet,
     RxMode,
     RxModeSet,
-    TunnelType,
     VlanAdd,
     VqPairsSet,
 )
 from vnethash.virtio.device import MODELLED, NetDevice, Offer
 from vnethash.virtio.device_state import check_target, export_state, import_state
 from vnethash.virtio.features import Feature, format_features
-from vnethash.virtio.hash_types import HashType
+from vnethash.virtio.hash_types import HashType, TunnelType
 
 F = Feature
 

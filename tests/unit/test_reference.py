@@ -637,6 +637,7 @@ def test_explanation_of_a_chosen_rule() -> None:
     got = explain(packet, CONFIG)
     assert got.to_json() == {
         "headers": ["Ethernet", "802.1Q", "IPv4", "UDP"],
+        "tunnel": [],
         "passed_over": [{"hash_type": "TCPv4", "why": "no TCP header, but UDP"}],
         "hash_type": "UDPv4",
         "section": "5.1.6.4.3.2",
@@ -682,7 +683,7 @@ def test_explanation_of_no_hash() -> None:
     assert (got.rule, got.fields, got.classified) == (None, (), UNCLASSIFIED)
     assert [passed.rule.hash_type.name for passed in got.passed_over] == ["TCPv4", "UDPv4", "IPv4"]
     assert got.reason == "no enabled type applies"
-    assert explain(ETHERNET + b"\x08\x06", CONFIG).reason == "not IP: EtherType 0x0806"
+    assert explain(ETHERNET + b"\x08\x06", CONFIG).reason == "not IP: EtherType 0x0806 (ARP)"
 
 
 def test_json_of_a_result() -> None:

@@ -14,7 +14,7 @@ from vnethash.errors import ConfigError
 from vnethash.rss import MICROSOFT_KEY, SYMMETRIC_KEY, RssConfig
 from vnethash.rss.dissect import Protocol
 from vnethash.rss.reference import classify_tuple
-from vnethash.virtio.hash_types import HashType
+from vnethash.virtio.hash_types import HashType, TunnelType
 
 
 @st.composite
@@ -28,6 +28,7 @@ def configs(draw: st.DrawFn) -> RssConfig:
         key=draw(st.binary(min_size=40, max_size=40)),
         indirection_table=tuple(draw(st.lists(queue, min_size=entries, max_size=entries))),
         unclassified_queue=draw(queue),
+        tunnels=TunnelType(draw(st.integers(0, TunnelType.ALL))),
     )
 
 
@@ -169,13 +170,19 @@ def test_json_there_and_back(config: RssConfig) -> None:
 
 
 def test_json_form() -> None:
-    config = RssConfig(2, indirection_table=(1, 0), hash_types=HashType.IPv4 | HashType.UDP_EX)
+    config = RssConfig(
+        2,
+        indirection_table=(1, 0),
+        hash_types=HashType.IPv4 | HashType.UDP_EX,
+        tunnels=TunnelType.VXLAN | TunnelType.GRE_UDP,
+    )
     assert config.to_json() == {
         "queues": 2,
         "hash_types": ["IPv4", "UDP_EX"],
         "key": MICROSOFT_KEY.hex(),
         "indirection_table": [1, 0],
         "unclassified_queue": 0,
+        "tunnels": ["GRE_UDP", "VXLAN"],
     }
 
 
@@ -204,6 +211,8 @@ def test_json_with_defaults_and_colons() -> None:
             "must be an integer, not '1'",
         ),
         ({"queues": 2, "unclassified_queue": 2}, "unclassified_queue", "is queue 2"),
+        ({"queues": 2, "tunnels": 16}, "tunnels", "must be a list of names, not 16"),
+        ({"queues": 2, "tunnels": ["L2TP"]}, "tunnels", "'L2TP' is not a tunnel type"),
     ],
 )
 def test_json_refused(data: Any, field: str, rule: str) -> None:

@@ -15,6 +15,7 @@ from vnethash.cli.rss_change import (
     KeyChange,
     ReportingChange,
     TapArgument,
+    TunnelsChange,
     TypesChange,
     UnclassifiedChange,
     change_from_options,
@@ -38,6 +39,7 @@ def attach_command(
     types: TypesChange = None,
     indirection: IndirectionChange = None,
     unclassified: UnclassifiedChange = None,
+    tunnels: TunnelsChange = None,
     config: ConfigFile = None,
     from_ethtool: EthtoolFile = None,
     reporting: ReportingChange = None,
@@ -69,7 +71,9 @@ def attach_command(
     from vnethash.engines.stages import DEFAULT_MAX_INDIRECTION
     from vnethash.rss.config import RssConfig
 
-    change = change_from_options(key, types, indirection, unclassified, config, from_ethtool)
+    change = change_from_options(
+        key, types, indirection, unclassified, tunnels, config, from_ethtool
+    )
     _, driver = steerable(tap)
     rss = RssConfig.default(driver.queues) if driver.queues else None
     if change is not None and rss is not None:

@@ -15,6 +15,7 @@ from vnethash.cli.rss_change import (
     KeyChange,
     ReportingChange,
     TapArgument,
+    TunnelsChange,
     TypesChange,
     UnclassifiedChange,
     change_from_options,
@@ -30,6 +31,7 @@ def configure_command(
     types: TypesChange = None,
     indirection: IndirectionChange = None,
     unclassified: UnclassifiedChange = None,
+    tunnels: TunnelsChange = None,
     config: ConfigFile = None,
     from_ethtool: EthtoolFile = None,
     reporting: ReportingChange = None,
@@ -53,7 +55,9 @@ def configure_command(
     """
     from vnethash.engines.pinned import PinnedTap
 
-    change = change_from_options(key, types, indirection, unclassified, config, from_ethtool)
+    change = change_from_options(
+        key, types, indirection, unclassified, tunnels, config, from_ethtool
+    )
     if change is None and reporting is None and program is None:
         raise ConfigError(
             "configuration",

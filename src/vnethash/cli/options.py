@@ -66,6 +66,17 @@ UnclassifiedOption = Annotated[
         help="Queue of packets without a hash (default 0).",
     ),
 ]
+TunnelsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--tunnels",
+        "-T",
+        metavar="LIST",
+        help="Tunnels whose packets are hashed by their inner headers, with commas: GRE_2784 "
+        "GRE_2890 GRE_7676 GRE_UDP VXLAN VXLAN_GPE GENEVE IPIP NVGRE, or all, or none "
+        "(default none).",
+    ),
+]
 ProgramOption = Annotated[
     Path | None,
     typer.Option(
@@ -129,11 +140,15 @@ def read_config(file: Path) -> "RssConfig":
 
 
 def changes_from_options(
-    key: str | None, types: str | None, indirection: str | None, unclassified: int | None
+    key: str | None,
+    types: str | None,
+    indirection: str | None,
+    unclassified: int | None,
+    tunnels: str | None = None,
 ) -> dict[str, Any]:
     """The fields of an RSS configuration that these options give. Raises `ConfigError`."""
     from vnethash.rss.keys import parse_key
-    from vnethash.virtio.hash_types import parse_hash_types
+    from vnethash.virtio.hash_types import parse_hash_types, parse_tunnel_types
 
     changes: dict[str, Any] = {}
     if key is not None:
@@ -144,6 +159,8 @@ def changes_from_options(
         changes["indirection_table"] = parse_indirection(indirection)
     if unclassified is not None:
         changes["unclassified_queue"] = unclassified
+    if tunnels is not None:
+        changes["tunnels"] = parse_tunnel_types(tunnels)
     return changes
 
 
@@ -154,6 +171,7 @@ def config_from_options(
     indirection: str | None = None,
     unclassified: int | None = None,
     file: Path | None = None,
+    tunnels: str | None = None,
 ) -> "RssConfig":
     """The RSS configuration that the options of a command line ask for.
 
@@ -162,7 +180,7 @@ def config_from_options(
     """
     from vnethash.rss.config import RssConfig
 
-    changes = changes_from_options(key, types, indirection, unclassified)
+    changes = changes_from_options(key, types, indirection, unclassified, tunnels)
     if file is not None:
         base = read_config(file)
         if queues is not None:

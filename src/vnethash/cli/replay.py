@@ -17,6 +17,7 @@ from vnethash.cli.options import (
     KeyOption,
     ProgramOption,
     QueuesOption,
+    TunnelsOption,
     TypesOption,
     UnclassifiedOption,
     config_from_options,
@@ -66,6 +67,7 @@ def replay_command(
     types: TypesOption = None,
     indirection: IndirectionOption = None,
     unclassified: UnclassifiedOption = None,
+    tunnels: TunnelsOption = None,
     config: ConfigOption = None,
     program: ProgramOption = None,
     log: VerifierLogOption = None,
@@ -79,7 +81,7 @@ def replay_command(
     """
     from vnethash.replay.select import open_way
 
-    rss = config_from_options(queues, key, types, indirection, unclassified, config)
+    rss = config_from_options(queues, key, types, indirection, unclassified, config, tunnels)
     tally = _Tally()
     damage: CaptureError | None = None
     with (

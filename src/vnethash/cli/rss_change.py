@@ -44,6 +44,16 @@ UnclassifiedChange = Annotated[
     int | None,
     typer.Option("--unclassified", "-u", metavar="N", help="Queue of packets without a hash."),
 ]
+TunnelsChange = Annotated[
+    str | None,
+    typer.Option(
+        "--tunnels",
+        "-T",
+        metavar="LIST",
+        help="Tunnels whose packets are hashed by their inner headers, with commas: GRE_2784 "
+        "GRE_2890 GRE_7676 GRE_UDP VXLAN VXLAN_GPE GENEVE IPIP NVGRE, or all, or none.",
+    ),
+]
 ConfigFile = Annotated[
     Path | None,
     typer.Option(
@@ -81,6 +91,7 @@ def change_from_options(
     types: str | None,
     indirection: str | None,
     unclassified: int | None,
+    tunnels: str | None,
     config: Path | None,
     from_ethtool: Path | None,
 ) -> Change | None:
@@ -92,7 +103,7 @@ def change_from_options(
 
     if config is not None and from_ethtool is not None:
         raise ConfigError("config", "cannot be given together with --from-ethtool")
-    changes = changes_from_options(key, types, indirection, unclassified)
+    changes = changes_from_options(key, types, indirection, unclassified, tunnels)
     if config is not None:
         stored = read_config(config)
         return lambda _: stored.replace(**changes)
@@ -101,8 +112,10 @@ def change_from_options(
         RssConfig.from_ethtool(text)
 
         def shown(base: RssConfig) -> RssConfig:
-            # The text does not tell these two.
-            told = RssConfig.from_ethtool(text).replace(hash_types=base.hash_types)
+            # The text does not tell these three.
+            told = RssConfig.from_ethtool(text).replace(
+                hash_types=base.hash_types, tunnels=base.tunnels
+            )
             if told.queues == base.queues:
                 told = told.replace(unclassified_queue=base.unclassified_queue)
             return told.replace(**changes)

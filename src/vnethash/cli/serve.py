@@ -17,6 +17,7 @@ from vnethash.cli.options import (
     JsonOption,
     KeyOption,
     ProgramOption,
+    TunnelsOption,
     TypesOption,
     UnclassifiedOption,
     config_from_options,
@@ -113,6 +114,7 @@ def serve_command(
     types: TypesOption = None,
     indirection: IndirectionOption = None,
     unclassified: UnclassifiedOption = None,
+    tunnels: TunnelsOption = None,
     config: ConfigOption = None,
     state: Annotated[
         Path | None,
@@ -134,7 +136,7 @@ def serve_command(
 
     A VMM that keeps the guest's control queue to itself, as QEMU does, does not
     pass on what the guest asks for: for its guests --key, --types, --indirection,
-    --unclassified and --config say how to steer and hash.
+    --unclassified, --tunnels and --config say how to steer and hash.
     """
     from vnethash.cli.serve_status import REDRAW, reporter
     from vnethash.reporting import Reporting
@@ -143,8 +145,12 @@ def serve_command(
     from vnethash.vhost_user.server import Server
 
     unasked = None
-    if any(option is not None for option in (key, types, indirection, unclassified, config)):
-        unasked = config_from_options(queue_pairs, key, types, indirection, unclassified, config)
+    if any(
+        option is not None for option in (key, types, indirection, unclassified, tunnels, config)
+    ):
+        unasked = config_from_options(
+            queue_pairs, key, types, indirection, unclassified, config, tunnels
+        )
     with verifier_log(log):
         opened = HostTap.open(
             tap,

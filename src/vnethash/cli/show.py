@@ -54,13 +54,14 @@ def describe(tap: "PinnedTap") -> dict[str, Any]:
 
 
 def _print(tap: "PinnedTap") -> None:
-    from vnethash.virtio.hash_types import format_hash_types
+    from vnethash.virtio.hash_types import format_hash_types, format_tunnel_types
 
     device = tap.device()
     rss, reporting = tap.current()
     program = f" ({tap.program})" if tap.program else ""
     lines = [
         f"Hash types: {','.join(format_hash_types(rss.hash_types)) or 'none'}",
+        f"Inner headers of: {','.join(format_tunnel_types(rss.tunnels)) or 'no tunnel'}",
         f"Unclassified queue: {rss.unclassified_queue}",
         f"Reporting: {reporting}",
         f"Engine: {tap.engine}{program}, attached by {tap.attach_point}",

@@ -8,7 +8,7 @@ from vnethash.engines.base import Engine
 from vnethash.errors import ConfigError, VnethashError
 from vnethash.kernel import probe
 from vnethash.kernel.tun import TunDevice
-from vnethash.virtio.hash_types import HashType
+from vnethash.virtio.hash_types import HashType, TunnelType
 
 AUTO = "auto"
 EBPF = "ebpf"
@@ -77,8 +77,12 @@ def named(requested: str, *, program: bool = False) -> Choice | None:
     return None if requested == AUTO else Choice(engine_named(requested).name, "asked for")
 
 
-def best(hash_types: HashType = HashType.ALL, device: TunDevice | None = None) -> Choice:
-    """The best engine that works here for a configuration with these hash types.
+def best(
+    hash_types: HashType = HashType.ALL,
+    device: TunDevice | None = None,
+    tunnels: TunnelType = TunnelType.NONE,
+) -> Choice:
+    """The best engine that works here for a configuration with these types.
 
     A ``device`` makes it quicker to ask the kernel. Raises what the kernel
     said if not even a tap can be made.
@@ -91,7 +95,7 @@ def best(hash_types: HashType = HashType.ALL, device: TunDevice | None = None) -
             if found := probe.of_lab(name, device):
                 return Choice(name, found.reason)
     if found := probe.of_lab(TUN_RSS, device):
-        refusal = _refusal(_require_hash_types, hash_types)
+        refusal = _refusal(_require_known, hash_types, tunnels)
         if refusal is None:
             return Choice(TUN_RSS, found.reason)
         rejected.append((TUN_RSS, refusal))
@@ -118,10 +122,10 @@ def _require_bpf() -> None:
         probe.require(feature)
 
 
-def _require_hash_types(wanted: HashType) -> None:
-    from vnethash.engines.tun_rss import check_hash_types
+def _require_known(hash_types: HashType, tunnels: TunnelType) -> None:
+    from vnethash.engines.tun_rss import check_known
 
-    check_hash_types(wanted)
+    check_known(hash_types, tunnels)
 
 
 def _refusal(check: Callable[..., object], *arguments: object) -> str | None:

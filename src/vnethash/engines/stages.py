@@ -12,7 +12,7 @@ from vnethash.native import STAGES_OBJECT, core
 from vnethash.reporting import Reporting
 from vnethash.rss.config import RssConfig
 from vnethash.stats import QueueStats, Stats
-from vnethash.virtio.hash_types import HashType
+from vnethash.virtio.hash_types import HashType, TunnelType
 
 DEFAULT_MAX_INDIRECTION = 2048
 """Entries an indirection table may have unless more are asked for: 8 KiB of maps."""
@@ -98,6 +98,7 @@ class StageMaps:
             key=bytes(self._ffi.buffer(rss.key)),
             indirection_table=struct.unpack_from(f"<{entries}H", words),
             unclassified_queue=rss.unclassified,
+            tunnels=TunnelType(rss.tunnels),
         )
         return config, list(Reporting)[rss.reporting]
 

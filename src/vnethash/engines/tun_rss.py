@@ -14,7 +14,7 @@ from vnethash.native import core
 from vnethash.reporting import Reporting
 from vnethash.rss.config import RssConfig
 from vnethash.stats import QueueStats, Stats
-from vnethash.virtio.hash_types import HashType, format_hash_types
+from vnethash.virtio.hash_types import HashType, TunnelType, format_hash_types
 
 
 class DriverAttachment:
@@ -35,7 +35,7 @@ class DriverAttachment:
         self._resources = resources
 
     def configure(self, rss: RssConfig, reporting: Reporting) -> None:
-        check_hash_types(rss.hash_types)
+        check_known(rss.hash_types, rss.tunnels)
         self._history.push(rss, reporting)
         _set(self._setup.device, rss, reporting)
 
@@ -66,7 +66,7 @@ class TunRssEngine:
         device is then as it was.
         """
         probe.require(self.name)
-        check_hash_types(setup.rss.hash_types)
+        check_known(setup.rss.hash_types, setup.rss.tunnels)
         with ExitStack() as resources:
             history = History()
             resources.callback(history.close)
@@ -77,14 +77,20 @@ class TunRssEngine:
             return DriverAttachment(setup, history, resources.pop_all())
 
 
-def check_hash_types(wanted: HashType) -> None:
-    """Raise ConfigError for hash types that the driver does not know."""
-    if unknown := wanted & ~read_hash_types():
+def check_known(hash_types: HashType, tunnels: TunnelType) -> None:
+    """Raise ConfigError for hash types that the driver does not know, and for tunnels."""
+    if unknown := hash_types & ~read_hash_types():
         offered = ",".join(format_hash_types(read_hash_types()))
         raise ConfigError(
             "hash_types",
             f"the kernel's fixed algorithm does not know {', '.join(format_hash_types(unknown))}",
             hint=f"ask for {offered}, or take another engine",
+        )
+    if tunnels:
+        raise ConfigError(
+            "tunnels",
+            "the kernel's fixed algorithm does not look into tunnels",
+            hint="ask for none, or take another engine",
         )
 
 

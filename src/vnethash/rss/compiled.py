@@ -18,6 +18,7 @@ def compile_config(config: RssConfig, reporting: Reporting = Reporting.RECORD) -
     compiled.rss.unclassified = config.unclassified_queue
     compiled.rss.queues = config.queues
     compiled.rss.reporting = reporting.code
+    compiled.rss.tunnels = int(config.tunnels)
     compiled.rss.key = config.key
     lib.vh_fill_tables(ffi.addressof(compiled, "rss"))
     return compiled

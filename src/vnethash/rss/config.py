@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-"""An RSS configuration: types, key, indirection table, unclassified queue.
+"""An RSS configuration: types, key, indirection table, unclassified queue, tunnels.
 
-The parameters of VIRTIO_NET_CTRL_MQ_RSS_CONFIG (virtio 1.3, 5.1.6.5.7).
+The parameters of VIRTIO_NET_CTRL_MQ_RSS_CONFIG (virtio 1.3, 5.1.6.5.7), and of
+VIRTIO_NET_CTRL_HASH_TUNNEL_SET (5.1.6.4.4).
 """
 
 import json
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from enum import IntFlag
+from typing import Any, TypeVar
 
 from vnethash.errors import ConfigError
 from vnethash.rss import ethtool
@@ -21,7 +23,16 @@ from vnethash.rss.keys import (
     random_key,
 )
 from vnethash.rss.table import DEFAULT_ENTRIES, check_entries, even_table, weighted_table
-from vnethash.virtio.hash_types import HashType, format_hash_types, parse_hash_types
+from vnethash.virtio.hash_types import (
+    HashType,
+    TunnelType,
+    format_hash_types,
+    format_tunnel_types,
+    parse_hash_types,
+    parse_tunnel_types,
+)
+
+_Flags = TypeVar("_Flags", bound=IntFlag)
 
 QUEUES_MAX = 32768
 """VIRTIO_NET_CTRL_MQ_VQ_PAIRS_MAX (virtio 1.3, 5.1.6.5.6)."""
@@ -46,12 +57,17 @@ class RssConfig:
     """Queues, 2^n entries from 1 to 32768; the masked hash is the index."""
     unclassified_queue: int = 0
     """Where packets without a hash go."""
+    tunnels: TunnelType = TunnelType.NONE
+    """Encapsulations whose packets are hashed by their inner headers (5.1.6.4.4)."""
 
     def __post_init__(self) -> None:
         queues = _queues(self.queues)
         types = _integer("hash_types", self.hash_types)
         if not 0 <= types <= HashType.ALL:
             raise ConfigError("hash_types", f"{types:#x} has bits that are no hash type")
+        tunnels = _integer("tunnels", self.tunnels)
+        if not 0 <= tunnels <= TunnelType.ALL:
+            raise ConfigError("tunnels", f"{tunnels:#x} has bits that are no tunnel type")
 
         if not isinstance(self.key, bytes | bytearray | memoryview):
             raise ConfigError("key", f"must be bytes, not {type(self.key).__name__}")
@@ -63,6 +79,7 @@ class RssConfig:
         put(self, "key", check_key(bytes(self.key)))
         put(self, "indirection_table", _table(self.indirection_table, queues))
         put(self, "unclassified_queue", _unclassified(self.unclassified_queue, queues))
+        put(self, "tunnels", TunnelType(tunnels))
 
     @classmethod
     def default(cls, queues: int) -> "RssConfig":
@@ -125,6 +142,7 @@ class RssConfig:
             "key": self.key.hex(),
             "indirection_table": list(self.indirection_table),
             "unclassified_queue": self.unclassified_queue,
+            "tunnels": format_tunnel_types(self.tunnels),
         }
 
     @classmethod
@@ -145,7 +163,9 @@ class RssConfig:
             raise ConfigError("queues", "is missing")
         config = cls.default(values["queues"])
         if "hash_types" in values:
-            values["hash_types"] = _json_hash_types(values["hash_types"])
+            values["hash_types"] = _json_flags("hash_types", values["hash_types"], parse_hash_types)
+        if "tunnels" in values:
+            values["tunnels"] = _json_flags("tunnels", values["tunnels"], parse_tunnel_types)
         if "key" in values:
             values["key"] = parse_key(_json_text("key", values["key"]))
         return config.replace(**values)
@@ -206,10 +226,7 @@ def _json_text(name: str, value: object) -> str:
     return value
 
 
-def _json_hash_types(names: object) -> HashType:
+def _json_flags(field: str, names: object, parse: Callable[[str], _Flags]) -> _Flags:
     if not isinstance(names, list):
-        raise ConfigError("hash_types", f"must be a list of names, not {names!r}")
-    types = HashType.NONE
-    for name in names:
-        types |= parse_hash_types(_json_text("hash_types", name))
-    return types
+        raise ConfigError(field, f"must be a list of names, not {names!r}")
+    return parse(",".join(_json_text(field, name) for name in names) or "none")

@@ -9,6 +9,14 @@ behind the end its IP header declares, is not there.
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
+from vnethash.rss.tunnels import (
+    ETHERTYPE_IPV4,
+    ETHERTYPE_IPV6,
+    ETHERTYPE_TRANSPARENT_ETHERNET,
+    Payload,
+    find_inner,
+)
+from vnethash.virtio.hash_types import TunnelType
 from vnethash.virtio.header import Buffer
 
 TAGS_MAX = 2
@@ -18,9 +26,19 @@ EXTENSIONS_MAX = 8
 OPTIONS_MAX = 8
 """Options that are read of one destination options header, paddings included."""
 
-ETHERTYPE_IPV4 = 0x0800
-ETHERTYPE_IPV6 = 0x86DD
+ETHERTYPE_MIN = 0x0600
+"""Below, the field is a length, and LLC follows (IEEE 802.3, 3.2.6)."""
 _TAGS = {0x8100: "802.1Q", 0x88A8: "802.1ad"}
+_SNAP = bytes.fromhex("aaaa03000000")
+"""LLC and SNAP headers in front of an EtherType (RFC 1042)."""
+_NOT_IP = {
+    0x0806: "ARP",
+    0x8847: "MPLS",
+    0x8848: "MPLS",
+    0x8863: "PPPoE discovery",
+    0x8864: "PPPoE session",
+    0x9100: "a tag type that is not 802.1",
+}
 
 _HOP_BY_HOP = 0
 _ROUTING = 43
@@ -83,6 +101,10 @@ class Headers:
     """Why ``version`` is 0; empty if it is not."""
     why_no_l4: str = ""
     """Why ``l4`` is None in an IP packet; empty if it is not."""
+    payload: Payload | None = None
+    """What the IP packet carries; None of a fragment, or if the headers before it are cut short."""
+    tunnel: TunnelType = TunnelType.NONE
+    """The encapsulations by which the packet came; NONE if these are its outer headers."""
 
     def _see(self, *names: str) -> "Headers":
         return replace(self, seen=self.seen + names)
@@ -94,12 +116,27 @@ class Headers:
         return replace(self, why_no_l4=why)
 
 
-def dissect(frame: Buffer, *, l3: bool = False) -> Headers:
-    """The headers of ``frame``; ``l3`` says that it has no Ethernet header (IFF_TUN)."""
+def dissect(frame: Buffer, *, l3: bool = False, tunnels: TunnelType = TunnelType.NONE) -> Headers:
+    """The headers of ``frame``; ``l3`` says that it has no Ethernet header (IFF_TUN).
+
+    If it is of one of ``tunnels``, the headers of what is inside, for one
+    level (virtio 1.3, 5.1.6.4.4).
+    """
     frame = bytes(frame)
-    if l3:
-        return _dissect_l3(frame)
-    return _dissect_ethernet(frame)
+    outer = _dissect_l3(frame) if l3 else _dissect_ethernet(frame, 0, Headers())
+    if not tunnels or outer.payload is None:
+        return outer
+    inner = find_inner(frame, outer.payload, is_over_ipv6=outer.version == 6)
+    if inner is None or not inner.types & tunnels:
+        return outer
+    headers = Headers(seen=(*outer.seen, inner.name), tunnel=inner.types)
+    # What is inside ends where the outer packet does.
+    frame = frame[: outer.payload.end]
+    if inner.ethertype is None:
+        return headers._no_ip("no packet that has an EtherType")
+    if inner.ethertype == ETHERTYPE_TRANSPARENT_ETHERNET:
+        return _dissect_ethernet(frame, inner.offset, headers)
+    return _dissect_ethertype(frame, inner.offset, inner.ethertype, headers)
 
 
 def _dissect_l3(frame: bytes) -> Headers:
@@ -113,13 +150,12 @@ def _dissect_l3(frame: bytes) -> Headers:
     return Headers()._no_ip(f"IP version {version}")
 
 
-def _dissect_ethernet(frame: bytes) -> Headers:
-    headers = Headers()
-    if len(frame) < 14:
+def _dissect_ethernet(frame: bytes, offset: int, headers: Headers) -> Headers:
+    if len(frame) < offset + 14:
         return headers._no_ip("the Ethernet header is cut short")
     headers = headers._see("Ethernet")
-    ethertype = _be16(frame, 12)
-    offset = 14
+    ethertype = _be16(frame, offset + 12)
+    offset += 14
     for _ in range(TAGS_MAX):
         if ethertype not in _TAGS:
             break
@@ -128,14 +164,27 @@ def _dissect_ethernet(frame: bytes) -> Headers:
         headers = headers._see(_TAGS[ethertype])
         ethertype = _be16(frame, offset + 2)
         offset += 4
+    if ethertype in _TAGS:
+        return headers._no_ip(f"more than {TAGS_MAX} VLAN tags")
 
+    if ethertype < ETHERTYPE_MIN:
+        if len(frame) < offset + 8:
+            return headers._no_ip("the LLC header is cut short")
+        if frame[offset : offset + 6] != _SNAP:
+            return headers._no_ip("LLC without an EtherType")
+        headers = headers._see("SNAP")
+        ethertype = _be16(frame, offset + 6)
+        offset += 8
+    return _dissect_ethertype(frame, offset, ethertype, headers)
+
+
+def _dissect_ethertype(frame: bytes, offset: int, ethertype: int, headers: Headers) -> Headers:
     if ethertype == ETHERTYPE_IPV4:
         return _dissect_ipv4(frame, offset, headers)
     if ethertype == ETHERTYPE_IPV6:
         return _dissect_ipv6(frame, offset, headers)
-    if ethertype in _TAGS:
-        return headers._no_ip(f"more than {TAGS_MAX} VLAN tags")
-    return headers._no_ip(f"EtherType {ethertype:#06x}")
+    name = f" ({_NOT_IP[ethertype]})" if ethertype in _NOT_IP else ""
+    return headers._no_ip(f"EtherType {ethertype:#06x}{name}")
 
 
 def _dissect_ipv4(frame: bytes, offset: int, headers: Headers) -> Headers:
@@ -243,6 +292,7 @@ def _home_address(extension: bytes) -> bytes | None:
 
 
 def _dissect_l4(frame: bytes, offset: int, end: int, number: int, headers: Headers) -> Headers:
+    headers = replace(headers, payload=Payload(number, offset, end))
     if number not in (Protocol.TCP, Protocol.UDP):
         return headers._no_l4(f"protocol {number} is neither TCP nor UDP")
     protocol = Protocol(number)

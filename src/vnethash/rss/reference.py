@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 """The specification in Python: what every faster implementation is judged by.
 
-virtio 1.3, 5.1.6.4.3 (which fields are hashed), 5.1.6.4.5 (what is
-reported), 5.1.6.5.7 (which queue). It also explains its answers.
+virtio 1.3, 5.1.6.4.3 (which fields are hashed), 5.1.6.4.4 (whose, of a packet
+in a tunnel), 5.1.6.4.5 (what is reported), 5.1.6.5.7 (which queue). It also
+explains its answers.
 """
 
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from vnethash.errors import ConfigError
 from vnethash.rss.classified import Classified
 from vnethash.rss.config import RssConfig
 from vnethash.rss.dissect import Headers, Protocol, dissect
-from vnethash.virtio.hash_types import HashType, ReportType
+from vnethash.virtio.hash_types import HashType, ReportType, format_tunnel_types
 from vnethash.virtio.header import Buffer
 
 __all__ = [
@@ -121,6 +122,7 @@ class Explanation:
         """JSON types only; bytes in hexadecimal."""
         return {
             "headers": list(self.headers.seen),
+            "tunnel": format_tunnel_types(self.headers.tunnel),
             "passed_over": [
                 {"hash_type": passed.rule.hash_type.name, "why": passed.why}
                 for passed in self.passed_over
@@ -140,7 +142,7 @@ def classify(frame: Buffer, config: RssConfig, *, l3: bool = False) -> Classifie
 
 def explain(frame: Buffer, config: RssConfig, *, l3: bool = False) -> Explanation:
     """As ``classify``, with the reasons."""
-    return _explain(dissect(frame, l3=l3), config)
+    return _explain(dissect(frame, l3=l3, tunnels=config.tunnels), config)
 
 
 def classify_tuple(

@@ -27,6 +27,7 @@ from vnethash.virtio.control import (
     Command,
     GuestOffloadsSet,
     HashConfigSet,
+    HashTunnelSet,
     MacAddrSet,
     MacTableSet,
     RssConfigSet,
@@ -37,7 +38,7 @@ from vnethash.virtio.control import (
     VqPairsSet,
 )
 from vnethash.virtio.features import Feature, feature_bits, feature_set
-from vnethash.virtio.hash_types import HashType
+from vnethash.virtio.hash_types import HashType, TunnelType
 from vnethash.virtio.header import HASH_SIZE, V1_SIZE, Header
 
 SUPPORTED = frozenset(
@@ -219,6 +220,10 @@ class FakeDriver(Closing):
     def hash_config(self, hash_types: HashType, key: bytes) -> None:
         """What is hashed under automatic steering."""
         self._must(HashConfigSet(hash_types=hash_types, hash_key=key))
+
+    def hash_tunnel(self, tunnel_types: TunnelType) -> None:
+        """The tunnels whose packets are hashed by their inner headers."""
+        self._must(HashTunnelSet(tunnel_types))
 
     def queue_pairs(self, pairs: int) -> None:
         """Automatic steering over the first ``pairs`` pairs."""

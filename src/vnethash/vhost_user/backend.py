@@ -291,6 +291,7 @@ class Backend(Closing):
             key=state.hash_key,
             indirection_table=steering.indirection_table if steering else (0,),
             unclassified_queue=steering.unclassified_queue if steering else 0,
+            tunnels=state.tunnel_types,
         )
         return Wanted(rss, steering is None, state.reports, taken)
 

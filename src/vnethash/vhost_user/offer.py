@@ -31,6 +31,7 @@ _ALWAYS = frozenset(
         Feature.CTRL_MAC_ADDR,
         Feature.CTRL_GUEST_OFFLOADS,
         Feature.HASH_REPORT,
+        Feature.HASH_TUNNEL,
     }
 )
 _USO = frozenset({Feature.HOST_USO, Feature.GUEST_USO4, Feature.GUEST_USO6})

@@ -14,7 +14,15 @@ from vnethash.virtio.features import (
     parse_features,
     unmet,
 )
-from vnethash.virtio.hash_types import HashType, ReportType, format_hash_types, parse_hash_types
+from vnethash.virtio.hash_types import (
+    HashType,
+    ReportType,
+    TunnelType,
+    format_hash_types,
+    format_tunnel_types,
+    parse_hash_types,
+    parse_tunnel_types,
+)
 from vnethash.virtio.header import GSO_ECN, HASH_SIZE, V1_SIZE, Buffer, GsoType, Header, HeaderFlag
 
 __all__ = [
@@ -29,11 +37,14 @@ __all__ = [
     "Header",
     "HeaderFlag",
     "ReportType",
+    "TunnelType",
     "feature_bits",
     "feature_set",
     "format_features",
     "format_hash_types",
+    "format_tunnel_types",
     "parse_features",
     "parse_hash_types",
+    "parse_tunnel_types",
     "unmet",
 ]

@@ -9,12 +9,17 @@ device can do what it says is for ``device.NetDevice`` to judge.
 import struct
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from enum import IntEnum, IntFlag
+from enum import IntEnum
 from typing import Any, Self
 
 from vnethash.errors import CommandError, ConfigError
 from vnethash.virtio.features import feature_bits, feature_set, format_features
-from vnethash.virtio.hash_types import HashType, format_hash_types
+from vnethash.virtio.hash_types import (
+    HashType,
+    TunnelType,
+    format_hash_types,
+    format_tunnel_types,
+)
 
 ACK_OK = 0
 """VIRTIO_NET_OK"""
@@ -47,22 +52,6 @@ class RxMode(IntEnum):
     NOMULTI = 3
     NOUNI = 4
     NOBCAST = 5
-
-
-class TunnelType(IntFlag):
-    """VIRTIO_NET_HASH_TUNNEL_TYPE_*, a bitmask (5.1.6.4.4)."""
-
-    NONE = 0
-    GRE_2784 = 1 << 0
-    GRE_2890 = 1 << 1
-    GRE_7676 = 1 << 2
-    GRE_UDP = 1 << 3
-    VXLAN = 1 << 4
-    VXLAN_GPE = 1 << 5
-    GENEVE = 1 << 6
-    IPIP = 1 << 7
-    NVGRE = 1 << 8
-    ALL = (1 << 9) - 1
 
 
 class _Reader:
@@ -434,8 +423,8 @@ def types_json(types: int) -> list[str]:
 
 def tunnels_json(types: int) -> list[str]:
     """Names of tunnel types; bits that are none in hexadecimal."""
-    names = [str(member.name) for member in TunnelType if types & member == member]
-    return names + _rest(types & ~int(TunnelType.ALL))
+    known = TunnelType(types & TunnelType.ALL)
+    return format_tunnel_types(known) + _rest(types & ~int(TunnelType.ALL))
 
 
 def bits_json(bits: int) -> list[str]:

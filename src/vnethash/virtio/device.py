@@ -29,7 +29,6 @@ from vnethash.virtio.control import (
     RssConfigSet,
     RxMode,
     RxModeSet,
-    TunnelType,
     VlanAdd,
     VlanDel,
     VqPairsSet,
@@ -44,7 +43,7 @@ from vnethash.virtio.features import (
     format_unmet,
     unmet,
 )
-from vnethash.virtio.hash_types import HashType
+from vnethash.virtio.hash_types import HashType, TunnelType
 from vnethash.virtio.header import HASH_SIZE, V1_SIZE
 from vnethash.virtio.receive_filter import ReceiveFilter, is_group
 
@@ -128,7 +127,7 @@ class Offer:
     hash_types: HashType = HashType.ALL
     max_indirection: int = INDIRECTION_MIN
     """``rss_max_indirection_table_length``. Linux 6.1 breaks if it is more than 128."""
-    tunnel_types: TunnelType = TunnelType.NONE
+    tunnel_types: TunnelType = TunnelType.ALL
     speed: int = SPEED_UNKNOWN
     """Mbit/s"""
     duplex: int = DUPLEX_UNKNOWN

@@ -26,14 +26,13 @@ from vnethash.virtio.control import (
     RssConfigSet,
     RxMode,
     RxModeSet,
-    TunnelType,
     VlanAdd,
     VqPairsSet,
     format_mac,
 )
 from vnethash.virtio.device import DeviceState, NetDevice, Offer, Steering
 from vnethash.virtio.features import Feature, feature_bits, format_features
-from vnethash.virtio.hash_types import HashType
+from vnethash.virtio.hash_types import HashType, TunnelType
 
 VERSION = 1
 """Of the JSON form."""

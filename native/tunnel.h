@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0) OR Apache-2.0 */
+/*
+ * Inner header hash, virtio 1.3, 5.1.6.4.4: a packet whose outer headers are
+ * those of a tunnel to look into is judged by its inner headers alone, any
+ * other one by its outer ones. One level is looked into.
+ *
+ * Whether it is one, the outer headers say, up to the tunnel's own: a tunnel
+ * that carries no IP packet is a tunnel all the same. Its contents end where
+ * the outer packet does.
+ */
+#ifndef VNETHASH_TUNNEL_H
+#define VNETHASH_TUNNEL_H
+
+#include "dissect.h"
+
+/* What is inside: where, which EtherType, and of which encapsulations this is one. */
+struct vnet_inner {
+	__u32 offset;
+	__u16 type;    /* 0: nothing we know */
+	__u16 tunnels; /* enum vnet_tunnel; a packet may be of several */
+};
+
+#define VNET_NO_TUNNEL ((struct vnet_inner){})
+
+enum vnet_gre {
+	VNET_GRE_CHECKSUM = 0x8000,
+	VNET_GRE_KEY = 0x2000,
+	VNET_GRE_SEQUENCE = 0x1000,
+	/* Routing and what RFC 2784, 2.3 has a receiver refuse; another version than 0. */
+	VNET_GRE_REFUSED = 0x4c07,
+	VNET_TRANSPARENT_ETHERNET = 0x6558,
+};
+
+/* GRE at `offset`: RFC 2784 and 2890. The types of the delivery by IP are added. */
+vnet_inline struct vnet_inner vnet_find_gre(const struct vnet_frame *frame, __u32 offset,
+					    int is_over_ipv6)
+{
+	const __u8 *at = vnet_at(frame, offset, 4);
+	struct vnet_inner inner;
+	__u16 flags;
+
+	if (!at)
+		return VNET_NO_TUNNEL;
+	flags = vnet_be16(at);
+	if (flags & VNET_GRE_REFUSED)
+		return VNET_NO_TUNNEL;
+	inner.type = vnet_be16(at + 2);
+	inner.offset = offset + 4;
+	inner.offset += flags & VNET_GRE_CHECKSUM ? 4 : 0;
+	inner.offset += flags & VNET_GRE_KEY ? 4 : 0;
+	inner.offset += flags & VNET_GRE_SEQUENCE ? 4 : 0;
+	inner.tunnels = flags & (VNET_GRE_KEY | VNET_GRE_SEQUENCE) ? VNET_TUNNEL_GRE_2890 :
+								     VNET_TUNNEL_GRE_2784;
+	/* RFC 7676: IPv6 as delivery, for which the other two have no rules, or as payload. */
+	if (is_over_ipv6)
+		inner.tunnels = VNET_TUNNEL_GRE_7676;
+	else if (inner.type == VNET_IPV6)
+		inner.tunnels |= VNET_TUNNEL_GRE_7676;
+	/* RFC 7637, 3.2: a key, no checksum, no sequence number. */
+	if (inner.type == VNET_TRANSPARENT_ETHERNET &&
+	    (flags & (VNET_GRE_CHECKSUM | VNET_GRE_KEY | VNET_GRE_SEQUENCE)) == VNET_GRE_KEY)
+		inner.tunnels |= VNET_TUNNEL_NVGRE;
+	inner.tunnels &= vnet_reaches(frame, inner.offset);
+	return inner;
+}
+
+/* Destination ports that IANA has registered. */
+enum vnet_tunnel_port {
+	VNET_PORT_GRE = 4754,       /* RFC 8086 */
+	VNET_PORT_VXLAN = 4789,     /* RFC 7348 */
+	VNET_PORT_VXLAN_GPE = 4790, /* draft-ietf-nvo3-vxlan-gpe */
+	VNET_PORT_GENEVE = 6081,    /* RFC 8926 */
+};
+
+enum vnet_vxlan {
+	VNET_VXLAN_INSTANCE = 0x08, /* I: there is a network identifier */
+	VNET_GPE_VERSION = 0x30,
+	VNET_GPE_PROTOCOL = 0x04,   /* P: the payload has a type; without, it is Ethernet */
+	VNET_GPE_OAM = 0x01,        /* O: no packet of the network inside */
+	VNET_GENEVE_VERSION = 0xc0,
+	VNET_GENEVE_OPTIONS = 0x3f, /* their length, in words */
+	VNET_GENEVE_CONTROL = 0x80, /* O */
+};
+
+vnet_inline __u16 vnet_gpe_type(const __u8 *at)
+{
+	if (!(at[0] & VNET_GPE_PROTOCOL))
+		return VNET_TRANSPARENT_ETHERNET;
+	switch (at[3]) {
+	case 1:
+		return VNET_IPV4;
+	case 2:
+		return VNET_IPV6;
+	case 3:
+		return VNET_TRANSPARENT_ETHERNET;
+	}
+	return 0;
+}
+
+/* The UDP header at `offset` is whole. VXLAN, VXLAN-GPE and Geneve have 8 bytes behind it. */
+vnet_inline struct vnet_inner vnet_find_in_udp(const struct vnet_frame *frame, __u32 offset)
+{
+	const __u8 *at = vnet_at(frame, offset + 2, 2);
+	struct vnet_inner inner = { .offset = offset + 16 };
+	__u16 port;
+
+	if (!at)
+		return VNET_NO_TUNNEL;
+	port = vnet_be16(at);
+	if (port == VNET_PORT_GRE) {
+		inner = vnet_find_gre(frame, offset + 8, 0);
+		inner.tunnels = inner.tunnels ? VNET_TUNNEL_GRE_UDP : 0;
+		return inner;
+	}
+	if (port != VNET_PORT_VXLAN && port != VNET_PORT_VXLAN_GPE && port != VNET_PORT_GENEVE)
+		return VNET_NO_TUNNEL;
+	at = vnet_at(frame, offset + 8, 8);
+	if (!at)
+		return VNET_NO_TUNNEL;
+	if (port == VNET_PORT_VXLAN) {
+		inner.type = VNET_TRANSPARENT_ETHERNET;
+		if (at[0] & VNET_VXLAN_INSTANCE)
+			inner.tunnels = VNET_TUNNEL_VXLAN;
+	} else if (port == VNET_PORT_VXLAN_GPE) {
+		inner.type = vnet_gpe_type(at);
+		if (!(at[0] & (VNET_GPE_VERSION | VNET_GPE_OAM)))
+			inner.tunnels = VNET_TUNNEL_VXLAN_GPE;
+	} else {
+		inner.type = vnet_be16(at + 2);
+		inner.offset += (at[0] & VNET_GENEVE_OPTIONS) * 4;
+		if (!(at[0] & VNET_GENEVE_VERSION) && !(at[1] & VNET_GENEVE_CONTROL))
+			inner.tunnels = VNET_TUNNEL_GENEVE & vnet_reaches(frame, inner.offset);
+	}
+	return inner;
+}
+
+vnet_inline struct vnet_inner vnet_find_inner(const struct vnet_frame *frame, __u32 offset,
+					      __u8 protocol, int is_over_ipv6)
+{
+	switch (protocol) {
+	case VNET_IPV4_IN_IP: /* RFC 2003, and RFC 2473 over IPv6 */
+		return (struct vnet_inner){ offset, VNET_IPV4, VNET_TUNNEL_IPIP };
+	case VNET_IPV6_IN_IP: /* RFC 4213, and RFC 2473 over IPv6 */
+		return (struct vnet_inner){ offset, VNET_IPV6, VNET_TUNNEL_IPIP };
+	case VNET_GRE:
+		return vnet_find_gre(frame, offset, is_over_ipv6);
+	case VNET_UDP:
+		return vnet_find_in_udp(frame, offset);
+	}
+	return VNET_NO_TUNNEL;
+}
+
+/*
+ * Put the inner headers in the place of the outer ones, if the payload of the
+ * outer IP packet, from `offset` to `end`, is a tunnel to look into. A
+ * function of its own in BPF: packets of no tunnel are not to pay for it with
+ * registers.
+ */
+vnet_apart void vnet_dissect_inner(const struct vnet_frame *frame, struct vnet_headers *headers,
+				   __u32 offset, __u32 end, __u8 protocol)
+{
+	struct vnet_frame outer = *frame;
+	struct vnet_inner inner;
+	struct vnet_l3 l3;
+
+	outer.length = end;
+	outer.is_cut = 1;
+	inner = vnet_find_inner(&outer, offset, protocol, headers->kind >= VNET_REPORT_IPV6);
+	if (!(inner.tunnels & outer.tunnels))
+		return;
+	l3 = (struct vnet_l3){ inner.offset, inner.type };
+	if (l3.type == VNET_TRANSPARENT_ETHERNET)
+		l3 = vnet_find_l3(&outer, l3.offset);
+	vnet_dissect_l3(&outer, headers, l3);
+}
+
+vnet_inline int vnet_may_be_tunnel(__u8 protocol)
+{
+	return protocol == VNET_UDP || protocol == VNET_GRE || protocol == VNET_IPV4_IN_IP ||
+	       protocol == VNET_IPV6_IN_IP;
+}
+
+/* The headers RSS looks at: of the frame, or of what a tunnel carries. */
+vnet_inline void vnet_dissect(const struct vnet_frame *frame, struct vnet_headers *headers)
+{
+	struct vnet_payload payload = vnet_dissect_l3(frame, headers, vnet_frame_l3(frame));
+
+	if (frame->tunnels && vnet_may_be_tunnel(payload.protocol)) {
+		struct vnet_frame copy = *frame; /* or all of it would live in memory */
+
+		vnet_dissect_inner(&copy, headers, payload.offset, payload.end, payload.protocol);
+	}
+}
+
+#endif
