@@ -24,6 +24,7 @@ struct vnet_headers {
 	__u32 address[8]; /* source and destination, 2 words or 8 */
 	__u32 final[8];   /* the same for a mobile node; set for the kinds .._EX */
 	__u32 ports;      /* 0 unless the kind is TCP.. or UDP.. */
+	__u32 looked_for; /* enum vnet_tunnel; VNET_TUNNEL_ANY: it would have made no difference */
 };
 
 enum vnet_protocol {
@@ -306,6 +307,7 @@ vnet_inline struct vnet_payload vnet_dissect_l3(const struct vnet_frame *frame,
 						struct vnet_headers *headers, struct vnet_l3 l3)
 {
 	headers->kind = VNET_REPORT_NONE;
+	headers->looked_for = VNET_TUNNEL_ANY;
 	headers->ports = 0; /* the verifier does not know when they are asked for */
 	if (l3.type == VNET_IPV4)
 		return vnet_dissect_ipv4(frame, headers, l3.offset);

@@ -22,6 +22,7 @@
 #define vnet_apart static inline
 #define VNET_KEEP_LOOP
 #define vnet_forget()
+#define READ_ONCE(x) (*(const volatile typeof(x) *)&(x))
 #endif
 
 enum vnet_scratch {
@@ -36,7 +37,7 @@ struct vnet_frame {
 	void *scratch;        /* VNET_SCRATCH bytes for what is not linear */
 	__u32 length;
 	__u32 is_l3;          /* no Ethernet header */
-	__u32 tunnels;        /* enum vnet_tunnel: which to look into */
+	const __u32 *tunnels; /* enum vnet_tunnel: which to look into */
 	__u32 is_cut;         /* ends before the packet does, at `length` */
 };
 
@@ -70,6 +71,17 @@ vnet_inline const __u8 *vnet_at(const struct vnet_frame *frame, __u32 offset, __
 	return vnet_copy_at(frame, offset, length);
 }
 
+/* The frame up to `end`. It is read by copy alone: packet pointers are not handed on. */
+vnet_inline struct vnet_frame vnet_cut(const struct vnet_frame *frame, __u32 end)
+{
+	return (struct vnet_frame){
+		.skb = frame->skb,
+		.scratch = frame->scratch,
+		.length = end,
+		.is_cut = 1,
+	};
+}
+
 /* Whether the kernel keeps a VLAN tag beside the frame: the outer one. */
 vnet_inline int vnet_has_tag_beside(const struct vnet_frame *frame)
 {
@@ -90,7 +102,7 @@ struct vnet_frame {
 	const __u8 *data;
 	__u32 length;
 	__u32 is_l3;
-	__u32 tunnels;
+	const __u32 *tunnels;
 	__u32 is_cut;
 };
 
@@ -102,6 +114,15 @@ vnet_inline const __u8 *vnet_at(const struct vnet_frame *frame, __u32 offset, __
 }
 
 #define vnet_copy_at vnet_at
+
+vnet_inline struct vnet_frame vnet_cut(const struct vnet_frame *frame, __u32 end)
+{
+	return (struct vnet_frame){
+		.data = frame->data,
+		.length = end,
+		.is_cut = 1,
+	};
+}
 
 vnet_inline int vnet_has_tag_beside(const struct vnet_frame *frame)
 {

@@ -80,8 +80,9 @@ API int vh_history_push(struct vh_history *history, const struct vh_config *conf
 static void judge(const struct vh_config *config, struct vnet_frame *frame,
 		  struct vnet_headers *headers, struct vh_verdict *verdict)
 {
-	if (frame->tunnels != config->rss.tunnels) {
-		frame->tunnels = config->rss.tunnels;
+	if (headers->looked_for != VNET_TUNNEL_ANY &&
+	    headers->looked_for != config->rss.tunnels) {
+		frame->tunnels = &config->rss.tunnels;
 		vnet_dissect(frame, headers);
 	}
 	decide(config, headers, verdict);
@@ -93,7 +94,7 @@ static const struct vh_config *explain(const struct vh_history *history, struct 
 {
 	struct vnet_headers headers;
 
-	frame.tunnels = history->config[0]->rss.tunnels;
+	frame.tunnels = &history->config[0]->rss.tunnels;
 	vnet_dissect(&frame, &headers);
 	for (int i = 0; i < HISTORY && history->config[i]; i++) {
 		judge(history->config[i], &frame, &headers, verdict);

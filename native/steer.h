@@ -36,7 +36,6 @@ struct vnet_verdict {
 	__u32 queue;
 	__u32 reporting;  /* enum vnet_reporting, of the configuration that was asked */
 	__u32 generation; /* of the configuration by which the frame is dissected */
-	__u32 tunnels;    /* and what it looks into */
 };
 
 /* An atomic operation that fetches is a full barrier; on the stack nobody contends for it. */
@@ -86,7 +85,7 @@ static __always_inline __u32 vnet_table_lookup(const struct vnet_snapshot *snaps
 /*
  * What the specification makes of a packet: hash types, key and table. By the
  * configuration that the frame was dissected by, which stays whole until
- * after the next change; by another one only if that looks into the same
+ * after the next change; by another one only if that looks for the same
  * tunnels.
  */
 static __always_inline void vnet_rss(const struct vnet_headers *headers,
@@ -112,7 +111,8 @@ static __always_inline void vnet_rss(const struct vnet_headers *headers,
 		if (vnet_unchanged(&now))
 			return;
 		now = vnet_snapshot();
-		if (now.config->tunnels != verdict->tunnels)
+		if (headers->looked_for != VNET_TUNNEL_ANY &&
+		    headers->looked_for != now.config->tunnels)
 			break;
 	}
 	*verdict = (struct vnet_verdict){};
@@ -166,7 +166,6 @@ static __always_inline void vnet_unclassified(struct vnet_verdict *verdict)
 		.queue = now.config->unclassified,
 		.reporting = now.config->reporting,
 		.generation = now.generation,
-		.tunnels = now.config->tunnels,
 	};
 }
 

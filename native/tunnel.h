@@ -151,27 +151,28 @@ vnet_inline struct vnet_inner vnet_find_inner(const struct vnet_frame *frame, __
 }
 
 /*
- * Put the inner headers in the place of the outer ones, if the payload of the
- * outer IP packet, from `offset` to `end`, is a tunnel to look into. A
- * function of its own in BPF: packets of no tunnel are not to pay for it with
- * registers.
+ * Put the inner headers in the place of the outer ones, if what lies at
+ * `offset` of `frame`, which ends with the outer packet, is one of the tunnels
+ * to look for. A function of its own in BPF: packets of no tunnel are not to
+ * pay for it with registers.
  */
 vnet_apart void vnet_dissect_inner(const struct vnet_frame *frame, struct vnet_headers *headers,
-				   __u32 offset, __u32 end, __u8 protocol)
+				   __u32 offset, __u8 protocol)
 {
+	__u32 looked_for = headers->looked_for;
 	struct vnet_frame outer = *frame;
 	struct vnet_inner inner;
 	struct vnet_l3 l3;
 
-	outer.length = end;
-	outer.is_cut = 1;
+	outer.is_cut = 1; /* as it is; now the compiler knows */
 	inner = vnet_find_inner(&outer, offset, protocol, headers->kind >= VNET_REPORT_IPV6);
-	if (!(inner.tunnels & outer.tunnels))
+	if (!(inner.tunnels & looked_for))
 		return;
 	l3 = (struct vnet_l3){ inner.offset, inner.type };
 	if (l3.type == VNET_TRANSPARENT_ETHERNET)
 		l3 = vnet_find_l3(&outer, l3.offset);
 	vnet_dissect_l3(&outer, headers, l3);
+	headers->looked_for = looked_for;
 }
 
 vnet_inline int vnet_may_be_tunnel(__u8 protocol)
@@ -185,10 +186,13 @@ vnet_inline void vnet_dissect(const struct vnet_frame *frame, struct vnet_header
 {
 	struct vnet_payload payload = vnet_dissect_l3(frame, headers, vnet_frame_l3(frame));
 
-	if (frame->tunnels && vnet_may_be_tunnel(payload.protocol)) {
-		struct vnet_frame copy = *frame; /* or all of it would live in memory */
+	if (payload.protocol == VNET_TCP || !vnet_may_be_tunnel(payload.protocol))
+		return; /* TCP first: it is most of what passes */
+	headers->looked_for = READ_ONCE(*frame->tunnels);
+	if (headers->looked_for) {
+		struct vnet_frame outer = vnet_cut(frame, payload.end);
 
-		vnet_dissect_inner(&copy, headers, payload.offset, payload.end, payload.protocol);
+		vnet_dissect_inner(&outer, headers, payload.offset, payload.protocol);
 	}
 }
 

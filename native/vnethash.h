@@ -75,6 +75,7 @@ enum vnet_tunnel {
 	VNET_TUNNEL_IPIP = 128,
 	VNET_TUNNEL_NVGRE = 256,
 	VNET_TUNNEL_ALL = 511,
+	VNET_TUNNEL_ANY = 0xffff,
 };
 
 /*
