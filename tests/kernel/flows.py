@@ -60,11 +60,11 @@ def expected(rss: RssConfig, *, record: bool) -> set[Got]:
     return wanted
 
 
-def send(name: str) -> None:
-    """Have the kernel transmit FLOWS on a link."""
+def send(name: str, packets: Sequence[bytes] = FLOWS) -> None:
+    """Have the kernel transmit frames on a link."""
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
         raw.bind((name, 0))
-        for frame in FLOWS:
+        for frame in packets:
             raw.send(frame)
 
 

@@ -140,6 +140,22 @@ def test_from_attach_to_detach(tap: Owner, point: str) -> None:
     assert run("show") == "no tap of this network namespace is attached\n"
 
 
+def test_tunnels(tap: Owner) -> None:
+    def tunnels() -> Any:
+        return run_json("show", "tap0")["rss"]["tunnels"]
+
+    run("attach", "tap0", "--tunnels", "vxlan,ipip")
+    assert tunnels() == ["VXLAN", "IPIP"]
+    shown = run("show", "tap0")
+    assert "Inner headers of: VXLAN,IPIP\n" in shown
+    run("configure", "tap0", "--from-ethtool", "-", stdin=shown)
+    assert tunnels() == ["VXLAN", "IPIP"]  # which ethtool does not tell
+    run("configure", "tap0", "--tunnels", "none")
+    assert tunnels() == []
+    assert "Inner headers of: no tunnel\n" in run("show", "tap0")
+    run("detach", "tap0")
+
+
 def test_show_as_ethtool_would(tap: Owner) -> None:
     said = run("attach", "tap0", "--indirection", "0,1,2,3", "--types", "tcpv4", "-u", "2")
     assert said.startswith("tap0: attached by ")

@@ -27,6 +27,7 @@ from tests.kernel.queue_pairs import (
     settles,
 )
 from tests.shared_memory import GUEST, SharedMemory
+from tests.tunnels import ARP, ETHERNET_TCP4, over_udp
 from vnethash.engines.base import Setup
 from vnethash.engines.ebpf import EbpfEngine
 from vnethash.errors import RingError
@@ -40,7 +41,7 @@ from vnethash.testing.ring import NO_NOTIFY, Buffer, DescriptorFlag
 from vnethash.vhost_user.memory import DirtyLog, GuestMemory
 from vnethash.vhost_user.pairs import Bases, QueuePair
 from vnethash.vhost_user.rings import FaultReason
-from vnethash.virtio.hash_types import ReportType
+from vnethash.virtio.hash_types import ReportType, TunnelType
 from vnethash.virtio.header import GsoType, Header, HeaderFlag
 from vnethash.virtio.receive_filter import ReceiveFilter
 
@@ -318,6 +319,26 @@ def test_with_and_without_a_record(
                 assert with_record.header.hash_report is ReportType.UDPv4
         assert where.pair.counters().recorded == len(bare)
         assert where.pair.counters().rehashed == (len(bare) if header == 20 else 0)
+
+
+@pytest.mark.parametrize("inner", [ETHERNET_TCP4, ARP], ids=["IP", "ARP"])
+def test_large_packets_of_a_tunnel(shared: SharedMemory, inner: bytes) -> None:
+    """Their headers are looked at before the rest is there; of a tunnel these reach further."""
+    options = bytes(252)
+    deep = over_udp(6081, frames.geneve(0x6558, inner + bytes(20000), options=options))
+    rss = RssConfig.default(1).replace(tunnels=TunnelType.ALL)
+    with lane() as where, ReceiveQueue(shared, 256) as queue:
+        queue.header = 20
+        queue.fill([4096])
+        where.history.push(rss, Reporting.REHASH)
+        where.start(queue, guest_header=20, rehash=True)
+        for frame in (plain(30000), deep, deep, plain(30000)):
+            where.wire.send(frame)
+        for packet in queue.receive(4):
+            expected = reference.classify(packet.frame, rss)
+            assert packet.header.hash_value == expected.hash_value
+            assert packet.header.hash_report is expected.hash_report
+        assert where.pair.counters().rehashed == 4
 
 
 def test_what_looks_like_a_record_where_none_can_be_is_a_frame(shared: SharedMemory) -> None:

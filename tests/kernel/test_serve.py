@@ -18,6 +18,7 @@ import pytest
 from tests.kernel.flows import FLOWS, Got, expected, send
 from tests.kernel.hash_programs import example
 from tests.kernel.served import MAC, QUEUES, link_line, serving, unhashed
+from tests.tunnels import CASES
 from vnethash.engines.select import SOFTWARE
 from vnethash.errors import CommandError, ConfigError, DeviceError, VhostUserError
 from vnethash.kernel.netns import Namespace
@@ -28,12 +29,14 @@ from vnethash.testing.driver import FakeDriver
 from vnethash.testing.front_end import FrontEnd
 from vnethash.vhost_user import server
 from vnethash.vhost_user.messages import Request, RingFlag, VringAddress
+from vnethash.virtio.control import HashTunnelSet
 from vnethash.virtio.device import DeviceState
 from vnethash.virtio.features import Feature
-from vnethash.virtio.hash_types import HashType, ReportType
+from vnethash.virtio.hash_types import HashType, ReportType, TunnelType
 from vnethash.virtio.header import Header, HeaderFlag
 
 RSS = RssConfig.symmetric(QUEUES)
+TUNNELLED = [case.frame for case in CASES]
 
 
 def reported(rss: RssConfig) -> set[Got]:
@@ -204,6 +207,48 @@ def test_hashes_follow_a_change_of_key(netns: Namespace, tmp_path: Path) -> None
             stop.set()
             thread.join()
     assert len(seen) > len(FLOWS)  # of both
+
+
+def test_tunnels(netns: Namespace, tmp_path: Path) -> None:
+    rss = RSS.replace(tunnels=TunnelType.ALL)
+    with serving(tmp_path) as served, served.driver() as driver:
+        assert driver.config().supported_tunnel_types == TunnelType.ALL
+
+        def agree(config: RssConfig) -> None:
+            send(served.tap.name, TUNNELLED)
+            for pair, packet in driver.receive_any(len(TUNNELLED)):
+                expected = reference.classify(packet.frame, config)
+                got = (packet.header.hash_value, packet.header.hash_report, pair)
+                assert got == (expected.hash_value, expected.hash_report, expected.queue)
+
+        driver.rss_config(rss)
+        agree(rss.replace(tunnels=TunnelType.NONE))  # 5.1.6.4.4: at first none is enabled
+        driver.hash_tunnel(TunnelType.GENEVE | TunnelType.GRE_2784)
+        agree(rss.replace(tunnels=TunnelType.GENEVE | TunnelType.GRE_2784))
+        with pytest.raises(CommandError):
+            driver.hash_tunnel(TunnelType.VXLAN | 1 << 9)
+        agree(rss.replace(tunnels=TunnelType.GENEVE | TunnelType.GRE_2784))
+        driver.hash_tunnel(TunnelType.ALL)
+        agree(rss)
+        driver.hash_tunnel(TunnelType.NONE)
+        agree(rss.replace(tunnels=TunnelType.NONE))
+
+
+def test_tunnels_without_rss(netns: Namespace, tmp_path: Path) -> None:
+    """5.1.6.4.3: then types and key are those of HASH_CONFIG, tunnels the same."""
+    with serving(tmp_path) as served, served.driver(Feature.RSS) as driver:
+        rss = RSS.replace(tunnels=TunnelType.ALL)
+        driver.hash_config(HashType.ALL, rss.key)
+        driver.hash_tunnel(TunnelType.ALL)
+        send(served.tap.name, TUNNELLED)
+        for _, packet in driver.receive_any(len(TUNNELLED)):
+            assert packet.header.hash_value == reference.classify(packet.frame, rss).hash_value
+
+
+def test_tunnels_without_the_feature(netns: Namespace, tmp_path: Path) -> None:
+    with serving(tmp_path) as served, served.driver(Feature.HASH_TUNNEL) as driver:
+        assert driver.command(HashTunnelSet(TunnelType.VXLAN)) == 1
+        assert served.backend.device.state.tunnel_types is TunnelType.NONE
 
 
 def test_the_next_front_end(netns: Namespace, tmp_path: Path) -> None:

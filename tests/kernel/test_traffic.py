@@ -23,6 +23,7 @@ from tests.kernel.wire import (
     quiet_tap,
     sender,
 )
+from tests.tunnels import CASES
 from vnethash.engines.select import LAB
 from vnethash.kernel import link
 from vnethash.kernel.bpf import Program, ProgramType
@@ -34,7 +35,7 @@ from vnethash.packet import Packet
 from vnethash.reporting import Reporting
 from vnethash.rss import reference
 from vnethash.rss.config import RssConfig
-from vnethash.virtio.hash_types import ReportType
+from vnethash.virtio.hash_types import ReportType, TunnelType
 from vnethash.virtio.header import GsoType, HeaderFlag
 
 pytestmark = pytest.mark.usefixtures("netns")
@@ -238,17 +239,21 @@ def test_offloaded_vlan_tags(engine: str, reporting: Reporting, depth: int, size
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("reporting", [Reporting.RECORD, Reporting.REHASH])
 def test_no_packet_mixes_two_configurations(engine: str, reporting: Reporting) -> None:
-    """Key and table change all the time; hash and queue of each packet fit one configuration."""
+    """All of it changes all the time; hash and queue of each packet fit one configuration."""
     configs = [
         fitting(
             engine,
             RssConfig(
-                4, key=os.urandom(40), indirection_table=tuple(b % 4 for b in os.urandom(128))
+                4,
+                key=os.urandom(40),
+                indirection_table=tuple(b % 4 for b in os.urandom(128)),
+                tunnels=tunnels,
             ),
         )
-        for _ in range(6)
+        for tunnels in (TunnelType.ALL, TunnelType.NONE, TunnelType.VXLAN) * 2
     ]
-    flows = [frames.ethernet(0x0800, frames.ipv4(frames.udp(port))) for port in range(64)]
+    flows = [frames.ethernet(0x0800, frames.ipv4(frames.udp(port))) for port in range(48)]
+    flows += [case.frame for case in CASES if case.types & (TunnelType.VXLAN | TunnelType.IPIP)]
     verdicts = {
         frame: {
             (verdict.hash_value, verdict.queue)

@@ -13,7 +13,7 @@ from vnethash.packet import Packet
 from vnethash.reporting import Reporting
 from vnethash.rss.config import RssConfig
 from vnethash.tap import Tap
-from vnethash.virtio.hash_types import ReportType
+from vnethash.virtio.hash_types import ReportType, TunnelType
 
 LAB_HERE = [name for name in LAB if probe.probe(name)]
 """Engines that the running kernel has because it is one of the lab's."""
@@ -28,10 +28,11 @@ PACKET_QDISC_BYPASS = 20  # include/uapi/linux/if_packet.h
 
 
 def fitting(engine: str, rss: RssConfig) -> RssConfig:
-    """The same with the hash types that the engine knows: one of the lab's does not know all."""
+    """The same with the types that the engine knows: one of the lab's does not know all."""
     if engine != TUN_RSS:
         return rss
-    return rss.replace(hash_types=rss.hash_types & read_hash_types())
+    types = rss.hash_types & read_hash_types()
+    return rss.replace(hash_types=types, tunnels=TunnelType.NONE)
 
 
 def from_kernel(engine: str, reporting: Reporting, report: ReportType) -> bool:
