@@ -97,23 +97,29 @@ vnet_inline __u16 vnet_gpe_type(const __u8 *at)
 	return 0;
 }
 
-/* The UDP header at `offset` is whole. VXLAN, VXLAN-GPE and Geneve have 8 bytes behind it. */
-vnet_inline struct vnet_inner vnet_find_in_udp(const struct vnet_frame *frame, __u32 offset)
+vnet_inline __u16 vnet_destination_port(const struct vnet_headers *headers)
 {
-	const __u8 *at = vnet_at(frame, offset + 2, 2);
-	struct vnet_inner inner = { .offset = offset + 16 };
-	__u16 port;
+	return __builtin_bswap16(headers->ports >> 16);
+}
 
-	if (!at)
-		return VNET_NO_TUNNEL;
-	port = vnet_be16(at);
+vnet_inline int vnet_is_tunnel_port(__u16 port)
+{
+	return port == VNET_PORT_GRE || port == VNET_PORT_VXLAN || port == VNET_PORT_VXLAN_GPE ||
+	       port == VNET_PORT_GENEVE;
+}
+
+/* Behind the UDP header at `offset`. VXLAN, VXLAN-GPE and Geneve have 8 bytes. */
+vnet_inline struct vnet_inner vnet_find_in_udp(const struct vnet_frame *frame, __u32 offset,
+					       __u16 port)
+{
+	struct vnet_inner inner = { .offset = offset + 16 };
+	const __u8 *at;
+
 	if (port == VNET_PORT_GRE) {
 		inner = vnet_find_gre(frame, offset + 8, 0);
 		inner.tunnels = inner.tunnels ? VNET_TUNNEL_GRE_UDP : 0;
 		return inner;
 	}
-	if (port != VNET_PORT_VXLAN && port != VNET_PORT_VXLAN_GPE && port != VNET_PORT_GENEVE)
-		return VNET_NO_TUNNEL;
 	at = vnet_at(frame, offset + 8, 8);
 	if (!at)
 		return VNET_NO_TUNNEL;
@@ -125,7 +131,7 @@ vnet_inline struct vnet_inner vnet_find_in_udp(const struct vnet_frame *frame, _
 		inner.type = vnet_gpe_type(at);
 		if (!(at[0] & (VNET_GPE_VERSION | VNET_GPE_OAM)))
 			inner.tunnels = VNET_TUNNEL_VXLAN_GPE;
-	} else {
+	} else if (port == VNET_PORT_GENEVE) {
 		inner.type = vnet_be16(at + 2);
 		inner.offset += (at[0] & VNET_GENEVE_OPTIONS) * 4;
 		if (!(at[0] & VNET_GENEVE_VERSION) && !(at[1] & VNET_GENEVE_CONTROL))
@@ -134,8 +140,9 @@ vnet_inline struct vnet_inner vnet_find_in_udp(const struct vnet_frame *frame, _
 	return inner;
 }
 
-vnet_inline struct vnet_inner vnet_find_inner(const struct vnet_frame *frame, __u32 offset,
-					      __u8 protocol, int is_over_ipv6)
+vnet_inline struct vnet_inner vnet_find_inner(const struct vnet_frame *frame,
+					      const struct vnet_headers *headers, __u32 offset,
+					      __u8 protocol)
 {
 	switch (protocol) {
 	case VNET_IPV4_IN_IP: /* RFC 2003, and RFC 2473 over IPv6 */
@@ -143,9 +150,9 @@ vnet_inline struct vnet_inner vnet_find_inner(const struct vnet_frame *frame, __
 	case VNET_IPV6_IN_IP: /* RFC 4213, and RFC 2473 over IPv6 */
 		return (struct vnet_inner){ offset, VNET_IPV6, VNET_TUNNEL_IPIP };
 	case VNET_GRE:
-		return vnet_find_gre(frame, offset, is_over_ipv6);
+		return vnet_find_gre(frame, offset, headers->kind >= VNET_REPORT_IPV6);
 	case VNET_UDP:
-		return vnet_find_in_udp(frame, offset);
+		return vnet_find_in_udp(frame, offset, vnet_destination_port(headers));
 	}
 	return VNET_NO_TUNNEL;
 }
@@ -165,7 +172,7 @@ vnet_apart void vnet_dissect_inner(const struct vnet_frame *frame, struct vnet_h
 	struct vnet_l3 l3;
 
 	outer.is_cut = 1; /* as it is; now the compiler knows */
-	inner = vnet_find_inner(&outer, offset, protocol, headers->kind >= VNET_REPORT_IPV6);
+	inner = vnet_find_inner(&outer, headers, offset, protocol);
 	if (!(inner.tunnels & looked_for))
 		return;
 	l3 = (struct vnet_l3){ inner.offset, inner.type };
@@ -189,7 +196,8 @@ vnet_inline void vnet_dissect(const struct vnet_frame *frame, struct vnet_header
 	if (payload.protocol == VNET_TCP || !vnet_may_be_tunnel(payload.protocol))
 		return; /* TCP first: it is most of what passes */
 	headers->looked_for = READ_ONCE(*frame->tunnels);
-	if (headers->looked_for) {
+	if (headers->looked_for &&
+	    (payload.protocol != VNET_UDP || vnet_is_tunnel_port(vnet_destination_port(headers)))) {
 		struct vnet_frame outer = vnet_cut(frame, payload.end);
 
 		vnet_dissect_inner(&outer, headers, payload.offset, payload.protocol);

@@ -107,10 +107,12 @@ def test_stages_have_their_rows() -> None:
         "steering stage",
     ]
     once = {"hash stage, once", "with record, once"}
-    own = {"hash stage", "hash program", "steering stage", *once}
+    own = {"hash stage", "hash stage, tunnels on", "hash program", "steering stage", *once}
     both = own | {"bit by bit", "bit by bit, padded"}
     expected = dict.fromkeys(kinds(), both)
-    expected["VLAN/IPv4/TCP"] = expected["IPv6/options/TCP"] = own
+    tunnelled = ("4in4/TCP", "GRE/IPv4/TCP", "VXLAN/IPv4/TCP", "Geneve/IPv6/TCP")
+    for case in ("VLAN/IPv4/TCP", "IPv6/options/TCP", *tunnelled):
+        expected[case] = own
     found: dict[str, set[str]] = {}
     for row in rows:
         if row.case != "verifier":

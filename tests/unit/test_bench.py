@@ -22,6 +22,7 @@ from vnethash.cli import main
 from vnethash.errors import ConfigError, DeviceError, VnethashError
 from vnethash.rss import reference
 from vnethash.rss.config import RssConfig
+from vnethash.virtio.hash_types import TunnelType
 
 TINY = Effort(rounds=2, work=0.01)
 ROW = Row("bulk", "hash", "native", "ns", Summary(10.0, 9.0, 11.0, 5))
@@ -89,11 +90,29 @@ def test_a_wrong_answer_is_not_timed() -> None:
         ("IPv4 fragment", "IPv4"),
         ("VLAN/IPv4/TCP", "TCPv4"),
         ("IPv6/options/TCP", "TCPv6_EX"),
+        ("4in4/TCP", "IPv4"),
+        ("GRE/IPv4/TCP", "IPv4"),
+        ("VXLAN/IPv4/TCP", "UDPv4"),
+        ("Geneve/IPv6/TCP", "UDPv4"),
     ],
 )
 def test_frames_are_what_they_are_called(kind: str, expected: str) -> None:
     frame = frames.kinds()[kind]
     assert reference.classify(frame, RssConfig.default(4)).hash_report.name == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "tunnel", "expected"),
+    [
+        ("4in4/TCP", TunnelType.IPIP, "TCPv4"),
+        ("GRE/IPv4/TCP", TunnelType.GRE_2784, "TCPv4"),
+        ("VXLAN/IPv4/TCP", TunnelType.VXLAN, "TCPv4"),
+        ("Geneve/IPv6/TCP", TunnelType.GENEVE, "TCPv6"),
+    ],
+)
+def test_what_tunnels_carry(kind: str, tunnel: TunnelType, expected: str) -> None:
+    config = RssConfig.default(4).replace(tunnels=tunnel)
+    assert reference.classify(frames.kinds()[kind], config).hash_report.name == expected
 
 
 @pytest.mark.parametrize(("make", "least"), [(frames.tcp4, 54), (frames.tcp6, 74)])

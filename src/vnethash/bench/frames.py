@@ -3,8 +3,9 @@
 
 import struct
 
-TCP, UDP = 6, 17
-_IPV4, _IPV6, _VLAN = 0x0800, 0x86DD, 0x8100
+IPIP, TCP, UDP, GRE = 4, 6, 17, 47
+_VXLAN, _GENEVE = 4789, 6081
+_IPV4, _IPV6, _VLAN, _ETHERNET = 0x0800, 0x86DD, 0x8100, 0x6558
 _MORE_FRAGMENTS = 0x2000
 _DESTINATION_OPTIONS = 60
 
@@ -40,6 +41,11 @@ def transport(protocol: int, size: int, *, flow: int = 0) -> bytes:
     return ports + struct.pack(">HH", 8 + size, 0) + bytes(size)
 
 
+def udp_to(port: int, payload: bytes) -> bytes:
+    """A UDP header with that destination port, and what it carries."""
+    return struct.pack(">HHHH", 49152, port, 8 + len(payload), 0) + payload
+
+
 def tcp4(flow: int, length: int) -> bytes:
     """An Ethernet frame of ``length`` bytes (at least 54) of the TCP connection ``flow``."""
     segment = transport(TCP, length - 54, flow=flow)
@@ -53,8 +59,14 @@ def tcp6(flow: int, length: int) -> bytes:
 
 
 def kinds() -> dict[str, bytes]:
-    """A frame of each kind of packet that takes its own way through the dissector."""
+    """A frame of each kind of packet that takes its own way through the dissector.
+
+    By their outer headers; those of tunnels take another where these are looked into.
+    """
     tcp, udp = transport(TCP, 32), transport(UDP, 32)
+    inner = ipv4(TCP, tcp, flow=1)
+    vxlan = struct.pack(">II", 0x08000000, 1 << 8) + ethernet(_IPV4, inner)
+    geneve = struct.pack(">HHI", 0, _ETHERNET, 1 << 8) + ethernet(_IPV6, ipv6(TCP, tcp, flow=1))
     tagged = struct.pack(">HH", 5, _IPV4) + ipv4(TCP, tcp)
     options = bytes((TCP, 0, 1, 4, 0, 0, 0, 0))  # PadN
     return {
@@ -65,4 +77,8 @@ def kinds() -> dict[str, bytes]:
         "IPv4 fragment": ethernet(_IPV4, ipv4(UDP, udp, fragment=_MORE_FRAGMENTS)),
         "VLAN/IPv4/TCP": ethernet(_VLAN, tagged),
         "IPv6/options/TCP": ethernet(_IPV6, ipv6(_DESTINATION_OPTIONS, options + tcp)),
+        "4in4/TCP": ethernet(_IPV4, ipv4(IPIP, inner)),
+        "GRE/IPv4/TCP": ethernet(_IPV4, ipv4(GRE, struct.pack(">HH", 0, _IPV4) + inner)),
+        "VXLAN/IPv4/TCP": ethernet(_IPV4, ipv4(UDP, udp_to(_VXLAN, vxlan))),
+        "Geneve/IPv6/TCP": ethernet(_IPV4, ipv4(UDP, udp_to(_GENEVE, geneve))),
     }

@@ -34,11 +34,13 @@ from vnethash.reporting import Reporting
 from vnethash.rss import reference
 from vnethash.rss.compiled import compile_config
 from vnethash.rss.config import RssConfig
+from vnethash.virtio.hash_types import TunnelType
 
 NAME = "stages"
 BASE = "bit by bit"
 _PADDED, _HASH, _STEERING = "bit by bit, padded", "hash stage", "steering stage"
 _PROGRAM = "hash program"
+_TUNNELS = "hash stage, tunnels on"
 _SINGLE, _RECORD = "hash stage, once", "with record, once"
 _EMPTY_TC, _EMPTY_SOCKET, _EMPTY_SINGLE = "empty tc", "empty socket", "empty tc, once"
 
@@ -48,6 +50,7 @@ _EMPTY = {
     _PADDED: _EMPTY_SOCKET,
     _STEERING: _EMPTY_SOCKET,
     _HASH: _EMPTY_TC,
+    _TUNNELS: _EMPTY_TC,
     _PROGRAM: _EMPTY_TC,
     _SINGLE: _EMPTY_SINGLE,
     _RECORD: _EMPTY_SINGLE,
@@ -112,9 +115,11 @@ class Programs:
 
     def __init__(self, resources: ExitStack) -> None:
         self._config = RssConfig.default(_QUEUES)
+        self._looking = self._config.replace(tunnels=TunnelType.ALL)
         self._bitwise = resources.enter_context(BitwiseSteering.load(self._config))
         self._off = resources.enter_context(_stages(self._config, Reporting.OFF))
         self._record = resources.enter_context(_stages(self._config, Reporting.RECORD))
+        self._tunnels = resources.enter_context(_stages(self._looking, Reporting.OFF))
         program = open_program(BUILT / "program.bpf.o")
         self._program = resources.enter_context(_stages(self._config, Reporting.OFF, program))
         self._empty_tc = resources.enter_context(_empty(ProgramType.SCHED_CLS))
@@ -123,12 +128,19 @@ class Programs:
     def check(self, case: str, frame: bytes) -> None:
         """Raise VnethashError unless all programs judge the frame as the reference does."""
         expected = reference.classify(frame, self._config)
-        record = struct.unpack_from("<IH", self._record.hash_stage.test_run(frame).data)
-        check_agreement(f"{case}: hash stage", record, (expected.hash_value, expected.hash_report))
+        self._check_record(f"{case}: hash stage", frame, self._config)
+        self._record.maps.publish(compile_config(self._looking, Reporting.RECORD))
+        self._check_record(f"{case}: tunnels", frame, self._looking)
+        self._record.maps.publish(compile_config(self._config, Reporting.RECORD))
         if case in _BITWISE_KNOWS:
             for program in (self._bitwise.program, self._bitwise.padded):
                 queue = program.test_run(frame).retval
                 check_agreement(f"{case}: {program.name}", queue, expected.queue)
+
+    def _check_record(self, what: str, frame: bytes, config: RssConfig) -> None:
+        expected = reference.classify(frame, config)
+        record = struct.unpack_from("<IH", self._record.hash_stage.test_run(frame).data)
+        check_agreement(what, record, (expected.hash_value, expected.hash_report))
 
     def costs(self, case: str, frame: bytes, effort: Effort) -> dict[str, Callable[[], float]]:
         """What measures each program once: nanoseconds of a run."""
@@ -145,6 +157,7 @@ class Programs:
             _EMPTY_SOCKET: repeated(self._empty_socket, _REPEAT),
             _EMPTY_SINGLE: single(self._empty_tc),
             _HASH: repeated(self._off.hash_stage, _REPEAT),
+            _TUNNELS: repeated(self._tunnels.hash_stage, _REPEAT),
             _PROGRAM: repeated(self._program.hash_stage, _REPEAT),
             _STEERING: repeated(self._off.steering_stage, _REPEAT),
             _SINGLE: single(self._off.hash_stage),
