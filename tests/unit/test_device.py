@@ -88,6 +88,8 @@ def config(device: NetDevice) -> ConfigSpace:
     [
         ({"features": {F.VERSION_1, F.NOTF_COAL}}, "features", "notf-coal: not known"),
         ({"features": {F.VERSION_1, F.RING_PACKED}}, "features", "ring-packed: not known"),
+        ({"features": {F.VERSION_1, F.RING_RESET}}, "features", "ring-reset: not known"),
+        ({"features": HASHING | {F.RSS_CONTEXT}}, "features", "rss-context: not known"),
         ({"features": {F.CSUM}}, "features", "version-1 must be offered"),
         ({"features": {F.VERSION_1, F.RSS}}, "features", "rss needs ctrl-vq"),
         # 5.1.4.1
@@ -502,6 +504,23 @@ def test_report_without_rss() -> None:
 def test_report_without_rss_and_multiqueue() -> None:
     state = do(a_device({F.CTRL_VQ, F.HASH_REPORT}), HASH_CONFIG)
     assert state.hash_types == HashType.UDPv4
+    assert state.receive_queues == {0}
+
+
+@pytest.mark.parametrize(
+    ("features", "command"),
+    [
+        ({F.CTRL_VQ, F.RSS, F.HASH_REPORT}, rss_config(HashType.UDPv4, (0, 0), 0, 1)),
+        ({F.CTRL_VQ, F.HASH_REPORT}, HASH_CONFIG),
+    ],
+    ids=["RSS_CONFIG", "HASH_CONFIG"],
+)
+def test_one_pair_is_told_what_to_hash(features: set[Feature], command: Command) -> None:
+    """With or without RSS there is a command for it (5.1.6.4.3)."""
+    device = NetDevice(an_offer(features, queue_pairs=1))
+    device.commit(device.negotiated(feature_bits(features | {F.VERSION_1})))
+    state = do(device, command)
+    assert (state.hash_types, state.reports) == (HashType.UDPv4, True)
     assert state.receive_queues == {0}
 
 

@@ -57,6 +57,50 @@ def test_agrees_at_every_cut(data: st.DataObject) -> None:
     assert hasher.classify_many(cuts) == [reference.classify(cut, CONFIG) for cut in cuts]
 
 
+MOBILE = [
+    (frames.OPTIONS, frames.home_address(b"H" * 16)),
+    (frames.ROUTING, frames.route(b"R" * 16)),
+]
+# A packet of each kind, and the types that may hash it in the order of virtio 1.3, 5.1.6.4.3.2
+# to .4.
+KINDS = {
+    "TCPv4": (frames.ipv4(frames.tcp(), frames.TCP), "TCPv4 IPv4"),
+    "UDPv4": (frames.ipv4(frames.udp()), "UDPv4 IPv4"),
+    "IPv4": (frames.ipv4(b"ping", 1), "IPv4"),
+    "TCPv6": (frames.ipv6(frames.tcp(), frames.TCP), "TCPv6 IPv6"),
+    "UDPv6": (frames.ipv6(frames.udp()), "UDPv6 IPv6"),
+    "IPv6": (frames.ipv6(b"ping", 58), "IPv6"),
+    **{
+        f"{name} behind extension headers": (
+            frames.ipv6(payload, number),
+            f"{types} IP_EX {types.replace('_EX', 'v6')} IPv6".strip(),
+        )
+        for name, types, (number, payload) in (
+            ("TCP", "TCP_EX", frames.chain(MOBILE, frames.TCP, frames.tcp())),
+            ("UDP", "UDP_EX", frames.chain(MOBILE, frames.UDP, frames.udp())),
+            ("nothing", "", frames.chain(MOBILE, frames.NO_NEXT, b"")),
+        )
+    },
+    "not IP": (bytes(28), ""),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_set_of_hash_types(kind: str) -> None:
+    """All 512: the first type that applies is reported, over what the reference hashes."""
+    packet, order = KINDS[kind]
+    frame = frames.ethernet({4: 0x0800, 6: 0x86DD}.get(packet[0] >> 4, 0x0806), packet)
+    reports = set()
+    for types in map(HashType, range(HashType.ALL + 1)):
+        config = CONFIG.replace(hash_types=types, unclassified_queue=3)
+        got = Hasher(config).classify(frame)
+        assert got == reference.classify(frame, config)
+        first = next((HashType[name] for name in order.split() if HashType[name] in types), None)
+        assert got.hash_report is (first.report if first else ReportType.NONE)
+        reports.add(got.hash_report)
+    assert len(reports) == len(order.split()) + 1
+
+
 @pytest.mark.parametrize("width", [0, 1, 4, 8, 12, 13, 32, 35, 36])
 def test_batch_agrees_with_the_reference(width: int) -> None:
     rows = np.random.default_rng(width).integers(0, 256, (50, width), np.uint8)

@@ -34,6 +34,7 @@ from tests.vectors import VECTORS, Vector
 from vnethash.errors import ConfigError
 from vnethash.rss import Classified, RssConfig
 from vnethash.rss.dissect import Protocol
+from vnethash.rss.native import Hasher
 from vnethash.rss.reference import (
     classify,
     classify_tuple,
@@ -620,6 +621,37 @@ def test_order_with_extension_headers(types: HashType, expected: ReportType, dat
 )
 def test_ethernet_limits(frame: bytes, expected: ReportType) -> None:
     assert classify(frame, CONFIG).hash_report is expected
+
+
+LLC, SNAP = b"\xaa\xaa\x03", b"\0\0\0"
+
+
+@pytest.mark.parametrize(
+    ("behind", "expected"),
+    [
+        (b"\0\x3c" + LLC + SNAP + b"\x08\x00" + ipv4(), ReportType.TCPv4),
+        (b"\x05\xff" + LLC + SNAP + b"\x86\xdd" + ipv6(), ReportType.TCPv6),  # the largest
+        (b"\x06\x00" + LLC + SNAP + b"\x08\x00" + ipv4(), ReportType.NONE),  # a type
+        (b"\0\0" + LLC + SNAP + b"\x08\x00" + ipv4(), ReportType.TCPv4),
+        (b"\x81\x00\x00\x05" * 2 + b"\0\x3c" + LLC + SNAP + b"\x08\x00" + ipv4(), ReportType.TCPv4),
+        # No tag, no second LLC behind it
+        (b"\0\x3c" + LLC + SNAP + b"\x81\x00\x00\x05\x08\x00" + ipv4(), ReportType.NONE),
+        (b"\0\x3c" + (LLC + SNAP + b"\0\x3c") * 2 + ipv4(), ReportType.NONE),
+        # Another protocol's number (RFC 1042 has 0 only), other LLC
+        (b"\0\x3c" + LLC + b"\0\0\xf8" + b"\x08\x00" + ipv4(), ReportType.NONE),
+        (b"\0\x3c" + LLC + b"\1\0\0" + b"\x08\x00" + ipv4(), ReportType.NONE),
+        (b"\0\x3c" + b"\xaa\xaa\x02" + SNAP + b"\x08\x00" + ipv4(), ReportType.NONE),
+        (b"\0\x3c" + b"\x06\x06\x03" + ipv4(), ReportType.NONE),
+        # Cut
+        (b"\0\x3c" + LLC + SNAP + b"\x08", ReportType.NONE),
+        (b"\0\x3c" + LLC, ReportType.NONE),
+    ],
+)
+def test_snap(behind: bytes, expected: ReportType) -> None:
+    """802.3 with LLC and an EtherType: RFC 1042."""
+    frame = ETHERNET + behind
+    assert classify(frame, CONFIG).hash_report is expected
+    assert Hasher(CONFIG).classify(frame) == classify(frame, CONFIG)
 
 
 @pytest.mark.parametrize("first", [0x00, 0x15, 0x50, 0x70, 0xF5])
