@@ -10,13 +10,13 @@ pytestmark = [pytest.mark.guest, pytest.mark.kernel]
 
 CONTROL = (
     "-ctrl-vq,-ctrl-rx,-ctrl-rx-extra,-ctrl-vlan,-ctrl-mac-addr,-ctrl-guest-offloads,"
-    "-guest-announce,-mq,-rss,-hash-report"
+    "-guest-announce,-mq,-rss,-hash-report,-hash-tunnel"
 )
 
 CASES = [
     Case("report without rss", "-rss", rss=False),
     Case("rss without report", "-hash-report", report=False),
-    Case("neither", "-rss,-hash-report", rss=False, report=False),
+    Case("neither", "-rss,-hash-report,-hash-tunnel", rss=False, report=False),
     # Without MQ the driver has no command to use more than one pair.
     Case("rss alone", "-hash-report,-mq", report=False, queues=1),
     Case("no control queue", CONTROL, rss=False, report=False, queues=1),

@@ -89,7 +89,7 @@ def test_reports_without_rss(netns: Namespace, tmp_path: Path, reporting: Report
 
 
 def test_neither(netns: Namespace, tmp_path: Path) -> None:
-    left_out = (Feature.RSS, Feature.HASH_REPORT, Feature.MQ)
+    left_out = (Feature.RSS, Feature.HASH_REPORT, Feature.HASH_TUNNEL, Feature.MQ)
     with serving(tmp_path) as served, served.driver(*left_out, pairs=1) as driver:
         assert {(got.queue, got.frame) for got in served.flows(driver)} == {
             (0, frame) for frame in FLOWS
