@@ -18,15 +18,6 @@ enum vnet_bound {
 	VNET_OPTIONS_MAX = 8,    /* options read of a destination options header */
 };
 
-/* What the dissector saw. Addresses and ports as they lie in the packet. */
-struct vnet_headers {
-	__u32 kind;       /* enum vnet_report, the most specific one; NONE: not IP */
-	__u32 address[8]; /* source and destination, 2 words or 8 */
-	__u32 final[8];   /* the same for a mobile node; set for the kinds .._EX */
-	__u32 ports;      /* 0 unless the kind is TCP.. or UDP.. */
-	__u32 looked_for; /* enum vnet_tunnel; VNET_TUNNEL_ANY: it would have made no difference */
-};
-
 enum vnet_protocol {
 	VNET_IPV4_IN_IP = 4,
 	VNET_TCP = 6,
@@ -36,14 +27,25 @@ enum vnet_protocol {
 	VNET_NONE = 255, /* reserved by IANA */
 };
 
-/* What an IP packet carries. */
+/*
+ * What an IP packet carries, if it is not TCP. Nobody looks into TCP, and most
+ * of what passes is that.
+ */
 struct vnet_payload {
+	__u32 protocol;   /* VNET_NONE: TCP, a fragment, cut short; the rest is not set then */
 	__u32 offset;
 	__u32 end;
-	__u8 protocol; /* VNET_NONE: nothing that could be looked into, as of a fragment */
+	__u32 looked_for; /* enum vnet_tunnel; VNET_TUNNEL_ANY: nobody looked */
 };
 
-#define VNET_NO_PAYLOAD ((struct vnet_payload){ .protocol = VNET_NONE })
+/* What the dissector saw. Addresses and ports as they lie in the packet. */
+struct vnet_headers {
+	__u32 kind;       /* enum vnet_report, the most specific one; NONE: not IP */
+	__u32 address[8]; /* source and destination, 2 words or 8 */
+	__u32 final[8];   /* the same for a mobile node; set for the kinds .._EX */
+	__u32 ports;      /* 0 unless the kind is TCP.. or UDP.. */
+	struct vnet_payload payload;
+};
 
 /* Kinds come in threes: the addresses', TCP's, UDP's. */
 enum vnet_l4 {
@@ -68,56 +70,64 @@ vnet_inline __u32 vnet_packet_end(const struct vnet_frame *frame, __u32 start, _
 	return frame->length;
 }
 
-/* Which transport header lies whole in the payload, enum vnet_l4. */
-vnet_inline __u32 vnet_l4(const struct vnet_payload *payload)
+/* Which transport header lies whole at `offset`, enum vnet_l4. */
+vnet_inline __u32 vnet_l4_at(__u8 protocol, __u32 offset, __u32 end)
 {
-	if (payload->protocol == VNET_TCP && payload->offset + 20 <= payload->end)
+	if (protocol == VNET_TCP && offset + 20 <= end)
 		return VNET_L4_TCP;
-	if (payload->protocol == VNET_UDP && payload->offset + 8 <= payload->end)
+	if (protocol == VNET_UDP && offset + 8 <= end)
 		return VNET_L4_UDP;
 	return VNET_L4_NONE;
 }
 
-vnet_inline struct vnet_payload vnet_dissect_l4(const struct vnet_frame *frame,
-						struct vnet_headers *headers,
-						struct vnet_payload payload)
+vnet_inline void vnet_note_payload(struct vnet_headers *headers, __u8 protocol, __u32 offset,
+				   __u32 end)
 {
-	__u32 l4 = vnet_l4(&payload);
+	if (protocol == VNET_TCP)
+		return;
+	headers->payload = (struct vnet_payload){
+		.protocol = protocol,
+		.offset = offset,
+		.end = end,
+		.looked_for = VNET_TUNNEL_ANY,
+	};
+}
+
+vnet_inline void vnet_dissect_l4(const struct vnet_frame *frame, struct vnet_headers *headers,
+				 __u8 protocol, __u32 offset, __u32 end)
+{
+	__u32 l4 = vnet_l4_at(protocol, offset, end);
 	const __u8 *ports;
 
+	vnet_note_payload(headers, protocol, offset, end);
 	if (l4) {
-		ports = vnet_at(frame, payload.offset, 4);
+		ports = vnet_at(frame, offset, 4);
 		if (ports) {
 			headers->ports = vnet_u32(ports);
 			headers->kind += l4;
 		}
 	}
-	return payload;
 }
 
 /* RFC 791 */
-vnet_inline struct vnet_payload vnet_dissect_ipv4(const struct vnet_frame *frame,
-						  struct vnet_headers *headers, __u32 offset)
+vnet_inline void vnet_dissect_ipv4(const struct vnet_frame *frame, struct vnet_headers *headers,
+				   __u32 offset)
 {
 	const __u8 *ip = vnet_at(frame, offset, 20);
 	__u32 header_length;
 
 	if (!ip || ip[0] >> 4 != 4)
-		return VNET_NO_PAYLOAD;
+		return;
 	header_length = (ip[0] & 15) * 4;
 	if (header_length < 20)
-		return VNET_NO_PAYLOAD;
+		return;
 	headers->kind = VNET_REPORT_IPV4;
 	headers->address[0] = vnet_u32(ip + 12);
 	headers->address[1] = vnet_u32(ip + 16);
 	if (vnet_be16(ip + 6) & 0x3fff) /* more fragments, or not the first */
-		return VNET_NO_PAYLOAD;
-	return vnet_dissect_l4(frame, headers,
-			       (struct vnet_payload){
-				       .offset = offset + header_length,
-				       .end = vnet_packet_end(frame, offset, vnet_be16(ip + 2)),
-				       .protocol = ip[9],
-			       });
+		return;
+	vnet_dissect_l4(frame, headers, ip[9], offset + header_length,
+			vnet_packet_end(frame, offset, vnet_be16(ip + 2)));
 }
 
 /* The home address option, RFC 6275 section 6.3, of a destination options header. */
@@ -171,75 +181,74 @@ vnet_inline int vnet_is_extension(__u8 next)
  * Type 2 routing header: RFC 6275 section 6.4. Of several, which no sender
  * may send, the last one counts.
  */
-vnet_inline struct vnet_payload vnet_walk_extensions(const struct vnet_frame *frame,
-						     struct vnet_headers *headers,
-						     struct vnet_payload payload)
+vnet_inline void vnet_walk_extensions(const struct vnet_frame *frame, struct vnet_headers *headers,
+				      __u8 next, __u32 offset, __u32 end)
 {
 	const __u8 *at;
 	__u32 length, l4;
 	__u8 this;
 
 	VNET_KEEP_LOOP
-	for (int i = 0; i < VNET_EXTENSIONS_MAX && vnet_is_extension(payload.protocol); i++) {
-		if (payload.offset + 8 > payload.end)
-			return VNET_NO_PAYLOAD;
-		at = vnet_copy_at(frame, payload.offset, 8);
+	for (int i = 0; i < VNET_EXTENSIONS_MAX && vnet_is_extension(next); i++) {
+		if (offset + 8 > end)
+			return;
+		at = vnet_copy_at(frame, offset, 8);
 		if (!at)
-			return VNET_NO_PAYLOAD;
-		this = payload.protocol;
-		payload.protocol = at[0];
+			return;
+		this = next;
+		next = at[0];
 		if (this == VNET_FRAGMENT) {
 			if (vnet_be16(at + 2) & 0xfff9) /* not the first, or more follow */
-				return VNET_NO_PAYLOAD;
-			payload.offset += 8;
+				return;
+			offset += 8;
 			continue;
 		}
 		length = this == VNET_AUTHENTICATION ? (at[1] + 2) * 4 : (at[1] + 1) * 8;
-		if (payload.offset + length > payload.end)
-			return VNET_NO_PAYLOAD;
+		if (offset + length > end)
+			return;
 		if (this == VNET_ROUTING && at[2] == 2 && length == 24) {
-			at = vnet_copy_at(frame, payload.offset + 8, 16);
+			at = vnet_copy_at(frame, offset + 8, 16);
 			if (!at)
-				return VNET_NO_PAYLOAD;
+				return;
 			vnet_copy_address(headers->final + 4, at);
 		}
 		if (this == VNET_DESTINATION_OPTIONS)
-			vnet_find_home(frame, headers, payload.offset + 2, payload.offset + length);
-		payload.offset += length;
+			vnet_find_home(frame, headers, offset + 2, offset + length);
+		offset += length;
 	}
-	l4 = vnet_l4(&payload);
+	vnet_note_payload(headers, next, offset, end);
+	l4 = vnet_l4_at(next, offset, end);
 	if (l4) {
-		at = vnet_copy_at(frame, payload.offset, 4);
+		at = vnet_copy_at(frame, offset, 4);
 		if (at) {
 			headers->ports = vnet_u32(at);
 			headers->kind += l4;
 		}
 	}
-	return payload;
 }
 
 /* RFC 8200 */
-vnet_inline struct vnet_payload vnet_dissect_ipv6(const struct vnet_frame *frame,
-						  struct vnet_headers *headers, __u32 offset)
+vnet_inline void vnet_dissect_ipv6(const struct vnet_frame *frame, struct vnet_headers *headers,
+				   __u32 offset)
 {
 	const __u8 *ip = vnet_at(frame, offset, 40);
-	struct vnet_payload payload;
+	__u32 end;
 
 	if (!ip || ip[0] >> 4 != 6)
-		return VNET_NO_PAYLOAD;
+		return;
 	headers->kind = VNET_REPORT_IPV6;
 	vnet_copy_address(headers->address, ip + 8);
 	vnet_copy_address(headers->address + 4, ip + 24);
-	payload.offset = offset + 40;
-	payload.end = vnet_packet_end(frame, offset + 40, vnet_be16(ip + 4));
-	payload.protocol = ip[6];
-	if (!vnet_is_extension(payload.protocol))
-		return vnet_dissect_l4(frame, headers, payload);
+	end = vnet_packet_end(frame, offset + 40, vnet_be16(ip + 4));
+	if (!vnet_is_extension(ip[6])) {
+		vnet_dissect_l4(frame, headers, ip[6], offset + 40, end);
+		return;
+	}
 	headers->kind = VNET_REPORT_IPV6_EX;
 	vnet_forget(); /* linked copies would double the verifier's work */
 	vnet_copy_address(headers->final, ip + 8);
 	vnet_copy_address(headers->final + 4, ip + 24);
-	return vnet_walk_extensions(frame, headers, payload);
+	vnet_walk_extensions(frame, headers, ip[6], offset + 40, end);
 }
 
 enum vnet_ethertype {
@@ -302,18 +311,18 @@ vnet_inline struct vnet_l3 vnet_find_l3(const struct vnet_frame *frame, __u32 of
 	return l3;
 }
 
-/* A packet from its network header on. Returns what it carries. */
-vnet_inline struct vnet_payload vnet_dissect_l3(const struct vnet_frame *frame,
-						struct vnet_headers *headers, struct vnet_l3 l3)
+/* A packet from its network header on. */
+vnet_inline void vnet_dissect_l3(const struct vnet_frame *frame, struct vnet_headers *headers,
+				 struct vnet_l3 l3)
 {
 	headers->kind = VNET_REPORT_NONE;
-	headers->looked_for = VNET_TUNNEL_ANY;
 	headers->ports = 0; /* the verifier does not know when they are asked for */
+	headers->payload.protocol = VNET_NONE;
+	headers->payload.looked_for = VNET_TUNNEL_ANY;
 	if (l3.type == VNET_IPV4)
-		return vnet_dissect_ipv4(frame, headers, l3.offset);
-	if (l3.type == VNET_IPV6)
-		return vnet_dissect_ipv6(frame, headers, l3.offset);
-	return VNET_NO_PAYLOAD;
+		vnet_dissect_ipv4(frame, headers, l3.offset);
+	else if (l3.type == VNET_IPV6)
+		vnet_dissect_ipv6(frame, headers, l3.offset);
 }
 
 /* The network header of the frame; without Ethernet headers (IFF_TUN) at its start. */

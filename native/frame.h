@@ -12,14 +12,12 @@
 #ifdef __bpf__
 #include "bpf.h"
 #define vnet_inline static __always_inline
-#define vnet_apart static __noinline
 #define VNET_KEEP_LOOP _Pragma("clang loop unroll(disable)")
 #define vnet_forget() barrier()
 #else
 #include <stddef.h>
 #include <string.h>
 #define vnet_inline static inline __attribute__((always_inline))
-#define vnet_apart static inline
 #define VNET_KEEP_LOOP
 #define vnet_forget()
 #define READ_ONCE(x) (*(const volatile typeof(x) *)&(x))

@@ -80,8 +80,7 @@ API int vh_history_push(struct vh_history *history, const struct vh_config *conf
 static void judge(const struct vh_config *config, struct vnet_frame *frame,
 		  struct vnet_headers *headers, struct vh_verdict *verdict)
 {
-	if (headers->looked_for != VNET_TUNNEL_ANY &&
-	    headers->looked_for != config->rss.tunnels) {
+	if (!vnet_hold_for(headers, config->rss.tunnels)) {
 		frame->tunnels = &config->rss.tunnels;
 		vnet_dissect(frame, headers);
 	}

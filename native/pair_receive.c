@@ -265,7 +265,6 @@ static void join_in_hand(struct vh_pair *pair, const struct pieces *pieces, cons
 static int holds_headers(const struct vh_pair *pair, const __u8 *at, __u32 length)
 {
 	struct vnet_frame view = { .data = at, .length = length };
-	struct vnet_payload payload;
 	struct vnet_headers headers;
 	struct vnet_l3 l3;
 
@@ -276,8 +275,8 @@ static int holds_headers(const struct vh_pair *pair, const __u8 *at, __u32 lengt
 		return 0;
 	if (!pair->history->tunnels)
 		return 1;
-	payload = vnet_dissect_l3(&view, &headers, l3);
-	return !vnet_may_be_tunnel(payload.protocol);
+	vnet_dissect_l3(&view, &headers, l3);
+	return !vnet_may_be_tunnel(&headers);
 }
 
 /* As receive_by_hand(), but the packet may have been delivered already. */

@@ -111,8 +111,7 @@ static __always_inline void vnet_rss(const struct vnet_headers *headers,
 		if (vnet_unchanged(&now))
 			return;
 		now = vnet_snapshot();
-		if (headers->looked_for != VNET_TUNNEL_ANY &&
-		    headers->looked_for != now.config->tunnels)
+		if (!vnet_hold_for(headers, now.config->tunnels))
 			break;
 	}
 	*verdict = (struct vnet_verdict){};

@@ -141,10 +141,11 @@ vnet_inline struct vnet_inner vnet_find_in_udp(const struct vnet_frame *frame, _
 }
 
 vnet_inline struct vnet_inner vnet_find_inner(const struct vnet_frame *frame,
-					      const struct vnet_headers *headers, __u32 offset,
-					      __u8 protocol)
+					      const struct vnet_headers *headers)
 {
-	switch (protocol) {
+	__u32 offset = headers->payload.offset;
+
+	switch (headers->payload.protocol) {
 	case VNET_IPV4_IN_IP: /* RFC 2003, and RFC 2473 over IPv6 */
 		return (struct vnet_inner){ offset, VNET_IPV4, VNET_TUNNEL_IPIP };
 	case VNET_IPV6_IN_IP: /* RFC 4213, and RFC 2473 over IPv6 */
@@ -158,49 +159,59 @@ vnet_inline struct vnet_inner vnet_find_inner(const struct vnet_frame *frame,
 }
 
 /*
- * Put the inner headers in the place of the outer ones, if what lies at
- * `offset` of `frame`, which ends with the outer packet, is one of the tunnels
- * to look for. A function of its own in BPF: packets of no tunnel are not to
- * pay for it with registers.
+ * Put the inner headers in the place of the outer ones, if what `frame`, which
+ * ends with the outer packet, carries is one of the tunnels to look for.
  */
-vnet_apart void vnet_dissect_inner(const struct vnet_frame *frame, struct vnet_headers *headers,
-				   __u32 offset, __u8 protocol)
+vnet_inline void vnet_dissect_inner(const struct vnet_frame *frame, struct vnet_headers *headers,
+				   __u32 looked_for)
 {
-	__u32 looked_for = headers->looked_for;
-	struct vnet_frame outer = *frame;
-	struct vnet_inner inner;
-	struct vnet_l3 l3;
+	struct vnet_inner inner = vnet_find_inner(frame, headers);
+	struct vnet_l3 l3 = { inner.offset, inner.type };
 
-	outer.is_cut = 1; /* as it is; now the compiler knows */
-	inner = vnet_find_inner(&outer, headers, offset, protocol);
 	if (!(inner.tunnels & looked_for))
 		return;
-	l3 = (struct vnet_l3){ inner.offset, inner.type };
 	if (l3.type == VNET_TRANSPARENT_ETHERNET)
-		l3 = vnet_find_l3(&outer, l3.offset);
-	vnet_dissect_l3(&outer, headers, l3);
-	headers->looked_for = looked_for;
+		l3 = vnet_find_l3(frame, l3.offset);
+	vnet_dissect_l3(frame, headers, l3);
+	headers->payload = (struct vnet_payload){ .looked_for = looked_for };
 }
 
-vnet_inline int vnet_may_be_tunnel(__u8 protocol)
+vnet_inline int vnet_may_be_tunnel(const struct vnet_headers *headers)
 {
-	return protocol == VNET_UDP || protocol == VNET_GRE || protocol == VNET_IPV4_IN_IP ||
-	       protocol == VNET_IPV6_IN_IP;
+	switch (headers->payload.protocol) {
+	case VNET_UDP:
+		return vnet_is_tunnel_port(vnet_destination_port(headers));
+	case VNET_GRE:
+	case VNET_IPV4_IN_IP:
+	case VNET_IPV6_IN_IP:
+		return 1;
+	}
+	return 0;
+}
+
+/* Whether the headers would be the same if `tunnels` were looked for. */
+vnet_inline int vnet_hold_for(const struct vnet_headers *headers, __u32 tunnels)
+{
+	const struct vnet_payload *payload = &headers->payload;
+
+	return payload->looked_for == VNET_TUNNEL_ANY || payload->looked_for == tunnels;
 }
 
 /* The headers RSS looks at: of the frame, or of what a tunnel carries. */
 vnet_inline void vnet_dissect(const struct vnet_frame *frame, struct vnet_headers *headers)
 {
-	struct vnet_payload payload = vnet_dissect_l3(frame, headers, vnet_frame_l3(frame));
+	__u32 looked_for;
 
-	if (payload.protocol == VNET_TCP || !vnet_may_be_tunnel(payload.protocol))
-		return; /* TCP first: it is most of what passes */
-	headers->looked_for = READ_ONCE(*frame->tunnels);
-	if (headers->looked_for &&
-	    (payload.protocol != VNET_UDP || vnet_is_tunnel_port(vnet_destination_port(headers)))) {
-		struct vnet_frame outer = vnet_cut(frame, payload.end);
+	vnet_dissect_l3(frame, headers, vnet_frame_l3(frame));
+	vnet_forget(); /* or each way here would carry along what it knows of the payload */
+	if (headers->payload.protocol == VNET_NONE)
+		return;
+	looked_for = READ_ONCE(*frame->tunnels);
+	headers->payload.looked_for = looked_for;
+	if (looked_for && vnet_may_be_tunnel(headers)) {
+		struct vnet_frame outer = vnet_cut(frame, headers->payload.end);
 
-		vnet_dissect_inner(&outer, headers, payload.offset, payload.protocol);
+		vnet_dissect_inner(&outer, headers, looked_for);
 	}
 }
 
