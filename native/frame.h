@@ -20,7 +20,6 @@
 #define vnet_inline static inline __attribute__((always_inline))
 #define VNET_KEEP_LOOP
 #define vnet_forget()
-#define READ_ONCE(x) (*(const volatile typeof(x) *)&(x))
 #endif
 
 enum vnet_scratch {
@@ -35,7 +34,7 @@ struct vnet_frame {
 	void *scratch;        /* VNET_SCRATCH bytes for what is not linear */
 	__u32 length;
 	__u32 is_l3;          /* no Ethernet header */
-	const __u32 *tunnels; /* enum vnet_tunnel: which to look into */
+	__u32 generation;     /* of the configuration that decides about it */
 	__u32 is_cut;         /* ends before the packet does, at `length` */
 };
 
@@ -69,6 +68,9 @@ vnet_inline const __u8 *vnet_at(const struct vnet_frame *frame, __u32 offset, __
 	return vnet_copy_at(frame, offset, length);
 }
 
+/* Which tunnels to look into, enum vnet_tunnel: steer.h has the configuration. */
+static __always_inline __u32 vnet_tunnels(const struct vnet_frame *frame);
+
 /* The frame up to `end`. It is read by copy alone: packet pointers are not handed on. */
 vnet_inline struct vnet_frame vnet_cut(const struct vnet_frame *frame, __u32 end)
 {
@@ -100,9 +102,14 @@ struct vnet_frame {
 	const __u8 *data;
 	__u32 length;
 	__u32 is_l3;
-	const __u32 *tunnels;
+	__u32 tunnels; /* to look into, enum vnet_tunnel */
 	__u32 is_cut;
 };
+
+vnet_inline __u32 vnet_tunnels(const struct vnet_frame *frame)
+{
+	return frame->tunnels;
+}
 
 vnet_inline const __u8 *vnet_at(const struct vnet_frame *frame, __u32 offset, __u32 length)
 {

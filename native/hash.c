@@ -76,7 +76,7 @@ API void vh_classify(const struct vh_config *config, const __u8 *frame, __u32 le
 		.data = frame,
 		.length = length,
 		.is_l3 = is_l3,
-		.tunnels = &config->rss.tunnels,
+		.tunnels = config->rss.tunnels,
 	};
 	struct vnet_headers headers;
 

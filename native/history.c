@@ -81,7 +81,7 @@ static void judge(const struct vh_config *config, struct vnet_frame *frame,
 		  struct vnet_headers *headers, struct vh_verdict *verdict)
 {
 	if (!vnet_hold_for(headers, config->rss.tunnels)) {
-		frame->tunnels = &config->rss.tunnels;
+		frame->tunnels = config->rss.tunnels;
 		vnet_dissect(frame, headers);
 	}
 	decide(config, headers, verdict);
@@ -93,7 +93,7 @@ static const struct vh_config *explain(const struct vh_history *history, struct 
 {
 	struct vnet_headers headers;
 
-	frame.tunnels = &history->config[0]->rss.tunnels;
+	frame.tunnels = history->config[0]->rss.tunnels;
 	vnet_dissect(&frame, &headers);
 	for (int i = 0; i < HISTORY && history->config[i]; i++) {
 		judge(history->config[i], &frame, &headers, verdict);

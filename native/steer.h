@@ -61,6 +61,14 @@ static __always_inline struct vnet_snapshot vnet_snapshot_of(__u32 generation)
 	return (struct vnet_snapshot){ &vnet_state.config[generation & 1], generation };
 }
 
+static __always_inline __u32 vnet_tunnels(const struct vnet_frame *frame)
+{
+	__u32 generation = frame->generation;
+
+	vnet_opaque(generation); /* computing an address anew is cheaper than keeping it */
+	return READ_ONCE(vnet_snapshot_of(generation).config->tunnels);
+}
+
 static __always_inline struct vnet_snapshot vnet_snapshot(void)
 {
 	return vnet_snapshot_of(READ_ONCE(vnet_state.generation));
@@ -91,8 +99,11 @@ static __always_inline __u32 vnet_table_lookup(const struct vnet_snapshot *snaps
 static __always_inline void vnet_rss(const struct vnet_headers *headers,
 				     struct vnet_verdict *verdict)
 {
-	struct vnet_snapshot now = vnet_snapshot_of(verdict->generation);
+	__u32 generation = verdict->generation;
+	struct vnet_snapshot now;
 
+	vnet_opaque(generation);
+	now = vnet_snapshot_of(generation);
 	VNET_KEEP_LOOP
 	for (int i = 0; i < 2; i++) {
 		/* Or the compiler takes the headers apart before the loop and spills. */

@@ -206,7 +206,7 @@ vnet_inline void vnet_dissect(const struct vnet_frame *frame, struct vnet_header
 	vnet_forget(); /* or each way here would carry along what it knows of the payload */
 	if (headers->payload.protocol == VNET_NONE)
 		return;
-	looked_for = READ_ONCE(*frame->tunnels);
+	looked_for = vnet_tunnels(frame);
 	headers->payload.looked_for = looked_for;
 	if (looked_for && vnet_may_be_tunnel(headers)) {
 		struct vnet_frame outer = vnet_cut(frame, headers->payload.end);

@@ -100,7 +100,7 @@ static __always_inline struct vnet_counters *vnet_decide(struct __sk_buff *skb,
 #endif
 		.length = skb->len,
 		.is_l3 = vnet_device.is_l3,
-		.tunnels = &vnet_snapshot_of(verdict->generation).config->tunnels,
+		.generation = verdict->generation,
 	};
 
 	vnet_hash_program(&frame, verdict);
