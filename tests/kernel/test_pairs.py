@@ -330,6 +330,7 @@ def test_large_packets_of_a_tunnel(shared: SharedMemory, inner: bytes) -> None:
     with lane() as where, ReceiveQueue(shared, 256) as queue:
         queue.header = 20
         queue.fill([4096])
+        where.history.push(RSS, Reporting.REHASH)
         where.history.push(rss, Reporting.REHASH)
         where.start(queue, guest_header=20, rehash=True)
         for frame in (plain(30000), deep, deep, plain(30000)):

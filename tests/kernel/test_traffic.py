@@ -23,7 +23,7 @@ from tests.kernel.wire import (
     quiet_tap,
     sender,
 )
-from tests.tunnels import CASES
+from tests.tunnels import CASES, ETHERNET_UDP6
 from vnethash.engines.select import LAB
 from vnethash.kernel import link
 from vnethash.kernel.bpf import Program, ProgramType
@@ -196,8 +196,12 @@ def tagger(depth: int) -> Program:
 @pytest.mark.parametrize("size", [64, 1400, 20000])
 def test_offloaded_vlan_tags(engine: str, reporting: Reporting, depth: int, size: int) -> None:
     """A tag the kernel keeps beside the frame ends up where it belongs, record or not."""
-    options = {"queues": 4, "engine": engine, "reporting": reporting}
-    with quiet_tap(**options) as tap, Links() as links, tagger(depth) as program:
+    rss = RssConfig.default(4).replace(tunnels=TunnelType.ALL)
+    with (
+        quiet_tap(rss=rss, engine=engine, reporting=reporting) as tap,
+        Links() as links,
+        tagger(depth) as program,
+    ):
         links.add_veth("near", "far")
         links.add_bridge("bridge")
         for name in ("near", "far", "bridge"):
@@ -206,7 +210,9 @@ def test_offloaded_vlan_tags(engine: str, reporting: Reporting, depth: int, size
             link.set_up(name)
         links.enslave("far", "bridge")
         links.enslave(tap.name, "bridge")
-        packet = frames.ipv4(frames.udp(payload=bytes(size)))
+        # What is inside has two tags of its own, whatever is beside the frame.
+        vxlan = frames.vxlan(ETHERNET_UDP6 + bytes(size))
+        packet = frames.ipv4(frames.udp(dport=4789, payload=vxlan))
         with (
             closing(attach_egress(program.fd, link.ifindex_of("near"))),
             socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire,
