@@ -307,6 +307,9 @@ class BuildHook(BuildHookInterface):  # type: ignore[misc]
         except BuildError as error:
             self.app.abort(f"vnethash: {error}")
         platform = re.sub(r"[-.]", "_", sysconfig.get_platform())
+        if version != "editable":
+            # The folder at the top, where people look; read from there in a checkout.
+            build_data["force_include"]["vectors"] = "vnethash/_vectors"
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{platform}"
 

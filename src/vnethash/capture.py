@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-"""Read pcap and pcapng files as a stream; write plain pcap.
+"""Read pcap and pcapng files as a stream; write both.
 
 Formats: draft-ietf-opsawg-pcap and draft-ietf-opsawg-pcapng. Nothing is held
 but the frame at hand, lengths are checked before anything is read, and a
@@ -55,6 +55,7 @@ _EPB: Final = 0x00000006
 _SHB: Final = 0x0A0D0D0A
 
 _OPT_END: Final = 0
+_OPT_COMMENT: Final = 1
 _OPT_IF_TSRESOL: Final = 9
 _OPT_IF_TSOFFSET: Final = 14
 
@@ -477,3 +478,45 @@ def write_pcap(
     except OSError as e:
         raise CaptureError(name, f"cannot write: {_reason(e)}") from e
     return count
+
+
+def pcapng_blocks(frames: Iterable[tuple[Frame, str]]) -> Iterator[bytes]:
+    """A little-endian pcapng file of frames with a comment each, block by block.
+
+    It has an interface for each link type, with nanoseconds. Comments are what
+    Wireshark shows as ``frame.comment``; an empty one is left out.
+    """
+    yield _pcapng_block(_SHB, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1))
+    interfaces: dict[int, int] = {}
+    for frame, comment in frames:
+        if frame.link_type not in interfaces:
+            interfaces[frame.link_type] = len(interfaces)
+            described = struct.pack("<HHI", frame.link_type, 0, MAX_FRAME)
+            options = _pcapng_option(_OPT_IF_TSRESOL, b"\x09") + _pcapng_option(_OPT_END, b"")
+            yield _pcapng_block(_IDB, described + options)
+        timestamp = frame.timestamp_ns or 0
+        fixed = struct.pack(
+            "<IIIII",
+            interfaces[frame.link_type],
+            timestamp >> 32,
+            timestamp & 0xFFFFFFFF,
+            len(frame.data),
+            frame.original_length,
+        )
+        options = b""
+        if comment:
+            options = _pcapng_option(_OPT_COMMENT, comment.encode()) + _pcapng_option(_OPT_END, b"")
+        yield _pcapng_block(_EPB, fixed + _to_words(frame.data) + options)
+
+
+def _pcapng_block(kind: int, body: bytes) -> bytes:
+    length = struct.pack("<I", len(body) + 12)
+    return struct.pack("<I", kind) + length + body + length
+
+
+def _pcapng_option(code: int, value: bytes) -> bytes:
+    return struct.pack("<HH", code, len(value)) + _to_words(value)
+
+
+def _to_words(data: bytes) -> bytes:
+    return data + bytes(-len(data) % 4)

@@ -152,3 +152,7 @@ class RingError(VnethashError):
         super().__init__(f"{queue} ring: {reason}")
         self.queue = queue
         self.reason = reason
+
+
+class ImplementationError(VnethashError):
+    """An implementation under test that died, hangs, or answers what is no answer."""

@@ -122,12 +122,13 @@ def hash_command(
             result["explanation"] = explanation.to_json()
         emit_json(result)
         return
-    console().print(_summary(explanation))
+    console().print(summary(explanation))
     if explain:
-        _print_explanation(explanation, config)
+        print_explanation(explanation, config)
 
 
-def _summary(explanation: "Explanation") -> "Table":
+def summary(explanation: "Explanation") -> "Table":
+    """Hash, type, index and queue, to be printed."""
     classified = explanation.classified
     index = classified.index
     grid = _grid()
@@ -138,7 +139,8 @@ def _summary(explanation: "Explanation") -> "Table":
     return grid
 
 
-def _print_explanation(explanation: "Explanation", config: "RssConfig") -> None:
+def print_explanation(explanation: "Explanation", config: "RssConfig") -> None:
+    """The rule that chose the hash type, and the bytes hashed."""
     from rich.table import Table
 
     grid = _grid()

@@ -28,6 +28,12 @@ from vnethash.cli.replay import replay_command
 from vnethash.cli.serve import serve_command
 from vnethash.cli.show import show_command
 from vnethash.cli.stats import stats_command
+from vnethash.cli.vectors import (
+    check_command,
+    export_command,
+    list_vectors_command,
+    show_vector_command,
+)
 from vnethash.errors import ConfigError, VnethashError
 
 EXIT_FAILURE = 1
@@ -192,6 +198,39 @@ _register(
     group=lab,
 )
 _register("clean", clean_command, "vnethash lab clean", group=lab)
+
+vectors = typer.Typer(
+    name="vectors",
+    help="Test vectors: does another implementation of RSS hashing conform, and where not.",
+    rich_markup_mode=None,
+    epilog=_examples("vnethash vectors check", 'vnethash vectors check --command "./rss --json"'),
+)
+app.add_typer(vectors)
+_register(
+    "check",
+    check_command,
+    'vnethash vectors check --command "./rss --json"',
+    "vnethash vectors check --command ./rss --only microsoft --only 'ipv4/*'",
+    "vnethash vectors check --engine ebpf --by section",
+    group=vectors,
+)
+_register(
+    "export",
+    export_command,
+    "vnethash vectors export > vectors.jsonl",
+    "vnethash vectors export --format pcapng -o vectors.pcapng",
+    "vnethash vectors export --format c --only ipv4 -o vectors.h",
+    "vnethash vectors export --format json -o vectors",
+    group=vectors,
+)
+_register(
+    "list",
+    list_vectors_command,
+    "vnethash vectors list",
+    "vnethash vectors list --only 'mobile/home-*' --json",
+    group=vectors,
+)
+_register("show", show_vector_command, "vnethash vectors show mobile/both-tcp", group=vectors)
 
 
 def _run(args: list[str], as_json: bool) -> int:
