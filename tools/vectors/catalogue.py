@@ -5,12 +5,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tools.vectors.case import Topic
-from tools.vectors.topics import broken, configuration, ipv4, ipv6, link_layer, microsoft, mobile
+from tools.vectors.topics import (
+    broken,
+    configuration,
+    ipv4,
+    ipv6,
+    link_layer,
+    microsoft,
+    mobile,
+    tunnels,
+)
 from vnethash.vectors.export import CAPTURE, capture
 from vnethash.vectors.files import dump
 from vnethash.vectors.model import VectorFile
 
-_MODULES = (microsoft, ipv4, ipv6, mobile, link_layer, broken, configuration)
+_MODULES = (microsoft, ipv4, ipv6, mobile, link_layer, broken, configuration, tunnels)
 
 
 def files() -> list[VectorFile]:

@@ -57,12 +57,15 @@ class Vector:
 
     def request(self) -> dict[str, Any]:
         """What an implementation is asked."""
-        config = self.config.to_json()
+        config = self.config.to_json() | {
+            "hash_types_bits": int(self.config.hash_types),
+            "tunnels_bits": int(self.config.tunnels),
+        }
         return {
             "id": self.id,
             "link_type": self.link_type,
             "frame": self.frame.hex(),
-            "config": config | {"hash_types_bits": int(self.config.hash_types)},
+            "config": config,
         }
 
     def answer(self) -> dict[str, Any]:

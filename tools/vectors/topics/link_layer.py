@@ -10,7 +10,7 @@ _TCP4, _UDP6 = h.ipv4(h.tcp()), h.ipv6(h.udp())
 
 
 def topics() -> list[Topic]:
-    return [_tags(), _raw(), _not_hashed()]
+    return [_tags(), _snap(), _raw(), _not_hashed()]
 
 
 def _tags() -> Topic:
@@ -63,6 +63,55 @@ def _tags() -> Topic:
             h.ethernet(_TCP4, tags=[(tpid, 5)]),
             f"EtherType {tpid:#06x}, which some take for a tag, is none here.",
         )
+    return topic
+
+
+def _snap() -> Topic:
+    topic = Topic("snap", "802.3 with LLC and SNAP", ONLY_STANDARD, "5.1.6.4.3")
+    behind = "An EtherType behind SNAP (RFC 1042) says what follows, as one in front would."
+    for name, report, packet in (
+        ("tcpv4", "TCPv4", _TCP4),
+        ("udpv6", "UDPv6", _UDP6),
+        ("icmp", "IPv4", h.ipv4(h.icmp())),
+        ("extension", "TCPv6_EX", h.ipv6(h.tcp(), [h.hop_by_hop()])),
+    ):
+        ethertype = 0x0800 if packet[0] >> 4 == 4 else 0x86DD
+        topic.open(name, report, h.snap(packet, ethertype), behind)
+    snap = h.snap(_TCP4, 0x0800)
+    topic.open(
+        "tagged",
+        "TCPv4",
+        snap[:12] + b"\x81\0\0\5" + snap[12:],
+        "A VLAN tag in front of the length: SNAP is looked behind all the same.",
+    )
+    topic.open("length-0", "TCPv4", h.put(snap, 12, b"\0\0"), "The length is not looked at.")
+    topic.open(
+        "length-highest",
+        "TCPv4",
+        h.put(snap, 12, b"\x05\xff"),
+        "0x5ff is the highest number that is taken for a length.",
+    )
+    for name, at, new, what in (
+        ("ethertype-0600", 12, b"\x06\0", "0x600 is an EtherType, which says that SNAP is none."),
+        ("other-dsap", 14, b"\x42", "Another DSAP than SNAP's: no IP packet."),
+        ("other-ssap", 15, b"\x42", "Another SSAP than SNAP's: no IP packet."),
+        ("other-control", 16, b"\x7f", "A frame that is no unnumbered information."),
+        ("organisation-1", 17, b"\0\0\xf8", "An organisation of its own has its own types."),
+        ("organisation-2", 18, b"\1", "Each byte of the organisation has to be 0."),
+        ("organisation-3", 19, b"\1", "Each byte of the organisation has to be 0."),
+        ("arp", 20, b"\x08\x06", "ARP behind SNAP is not IP."),
+        ("tag-inside", 20, b"\x81\0", "A VLAN tag behind SNAP is not looked behind."),
+    ):
+        topic.open(name, "NONE", h.put(snap, at, new), what)
+    for length in (14, 21, 22, 41):
+        topic.open(
+            f"cut-{length}",
+            "NONE",
+            h.cut(snap, length),
+            f"The first {length} bytes: a header is cut.",
+        )
+    llc = h.MAC + (len(_TCP4) + 3).to_bytes(2, "big") + b"\x06\x06\x03" + _TCP4
+    topic.open("llc-ip", "NONE", llc, "IP by its LSAP (6) instead of SNAP is not looked for.")
     return topic
 
 
