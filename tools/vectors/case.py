@@ -9,8 +9,10 @@ agree (tests/unit/test_vectors.py).
 from dataclasses import dataclass, field
 
 from tools.vectors.headers import A4, A6, B4, B6, ports
+from tools.vectors.statements import statement
 from vnethash.rss.classified import Classified
 from vnethash.rss.config import RssConfig
+from vnethash.rss.dissect import dissect
 from vnethash.rss.reference import toeplitz
 from vnethash.vectors.model import Demand, LinkType, Vector
 from vnethash.virtio.hash_types import ReportType
@@ -33,8 +35,6 @@ class Topic:
     name: str
     title: str
     configurations: dict[str, RssConfig]
-    section: str
-    """Of the cases that name no other."""
     vectors: list[Vector] = field(default_factory=list)
 
     def demanded(
@@ -46,7 +46,6 @@ class Topic:
         *,
         hashed: bytes | None = None,
         config: str = STANDARD,
-        section: str | None = None,
         raw: bool = False,
         value: int | None = None,
         demand: Demand = Demand.SPECIFICATION,
@@ -61,11 +60,13 @@ class Topic:
         if hashed is None:
             hashed = usual_input(kind)
         rss = self.configurations[config]
+        case = f"{self.name}/{name}"
         self.vectors.append(
             Vector(
-                id=f"{self.name}/{name}",
-                section=section or self.section,
-                demand=demand,
+                id=case,
+                statement=statement(
+                    case, demand, kind, has_extensions=_has_extensions(frame, rss, raw=raw)
+                ),
                 configuration=config,
                 config=rss,
                 link_type=LinkType.RAW if raw else LinkType.ETHERNET,
@@ -85,7 +86,6 @@ class Topic:
         *,
         hashed: bytes | None = None,
         config: str = STANDARD,
-        section: str | None = None,
         raw: bool = False,
     ) -> None:
         """A case the specification leaves open, with the rule of vnethash."""
@@ -96,10 +96,13 @@ class Topic:
             reason,
             hashed=hashed,
             config=config,
-            section=section,
             raw=raw,
             demand=Demand.OPEN,
         )
+
+
+def _has_extensions(frame: bytes, rss: RssConfig, *, raw: bool) -> bool:
+    return dissect(frame, l3=raw, tunnels=rss.tunnels).has_extension
 
 
 def _expected(report: ReportType, hashed: bytes, rss: RssConfig, value: int | None) -> Classified:

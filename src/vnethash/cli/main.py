@@ -211,7 +211,7 @@ _register(
     check_command,
     'vnethash vectors check --command "./rss --json"',
     "vnethash vectors check --command ./rss --only microsoft --only 'ipv4/*'",
-    "vnethash vectors check --engine ebpf --by section",
+    "vnethash vectors check --engine ebpf --by statement",
     group=vectors,
 )
 _register(

@@ -60,6 +60,16 @@ def check_command(
             help="Hash types that are supported; no other is enabled then (default all).",
         ),
     ] = None,
+    tunnels: Annotated[
+        str | None,
+        typer.Option(
+            "--tunnels",
+            "-T",
+            metavar="LIST",
+            help="Tunnel types that are supported, or none; no other is enabled then "
+            "(default all).",
+        ),
+    ] = None,
     by: Annotated[
         By, typer.Option("--by", case_sensitive=False, help="What a row of the table is.")
     ] = By.TOPIC,
@@ -87,13 +97,12 @@ def check_command(
     from vnethash.vectors.files import choose
     from vnethash.vectors.report import Report
     from vnethash.vectors.restrict import restrict
-    from vnethash.virtio.hash_types import parse_hash_types
+    from vnethash.virtio.hash_types import parse_hash_types, parse_tunnel_types
 
     if command is not None and engine is not None:
         raise ConfigError("engine", "cannot be given together with a command")
     files = choose(load(), only or [])
-    if types is not None:
-        files = restrict(files, parse_hash_types(types))
+    files = restrict(files, parse_hash_types(types or "all"), parse_tunnel_types(tunnels or "all"))
     vectors = [vector for file in files for vector in file.vectors]
     answers, failure, note = _ask(vectors, command, engine or Engine.NATIVE, timeout)
     report = Report(tuple(judge(vector, answers.get(vector.id)) for vector in vectors))
@@ -146,7 +155,8 @@ def _print(report: "Report", files: "list[VectorFile]", by: By, most: int) -> No
     from rich.text import Text
 
     from vnethash.vectors.answer import Outcome
-    from vnethash.vectors.report import SECTIONS, count
+    from vnethash.vectors.report import count
+    from vnethash.vectors.statements import STATEMENTS
 
     outcomes = [o for o in Outcome if o in (Outcome.PASSED, Outcome.FAILED) or report.total[o]]
     table = Table(box=None, pad_edge=False, show_edge=False)
@@ -155,7 +165,12 @@ def _print(report: "Report", files: "list[VectorFile]", by: By, most: int) -> No
     table.add_column("", overflow="fold")
     for outcome in outcomes:
         table.add_column(outcome, justify="right")
-    titles = SECTIONS if by is By.SECTION else {file.topic: file.title for file in files}
+    titles = {file.topic: file.title for file in files}
+    if by is By.STATEMENT:
+        titles = {
+            name: f"{section if not name.startswith('OPEN') else 'open'}: {text}"
+            for name, (section, text) in STATEMENTS.items()
+        }
     rows = report.rows(by)
     for name, row in rows.items():
         counted = count(row)
@@ -190,6 +205,7 @@ def _print_wrong(result: "Result") -> None:
     vector, answer = result.vector, result.answer
     failed = result.outcome is Outcome.FAILED
     says = f"virtio 1.3, {vector.section}" if failed else "virtio leaves it open"
+    says = f"{vector.statement}: {says}"
     line = Text.assemble(
         ("✗ failed " if failed else "~ differs ", "red" if failed else "yellow"),
         (vector.id, "bold"),
@@ -313,7 +329,7 @@ def show_vector_command(
     grid.add_column(overflow="fold")
     grid.add_row("vector", vector.id)
     grid.add_row("tests", vector.reason)
-    grid.add_row("demand", f"{says} (virtio 1.3, {vector.section})")
+    grid.add_row("demand", f"{vector.statement}: {says} (virtio 1.3, {vector.section})")
     grid.add_row("headers", ", ".join(explanation.headers.seen) or "-")
     grid.add_row("types", ", ".join(format_hash_types(vector.config.hash_types)) or "none")
     console().print(grid)

@@ -8,7 +8,7 @@ from enum import StrEnum
 from vnethash.capture import LINKTYPE_ETHERNET, Frame, pcapng_blocks
 from vnethash.rss.config import RssConfig
 from vnethash.vectors.files import dump
-from vnethash.vectors.model import Vector, VectorFile
+from vnethash.vectors.model import Demand, Vector, VectorFile
 
 CAPTURE = "vectors.pcapng"
 _LINKTYPE_RAW = 101
@@ -47,6 +47,7 @@ def json_lines(files: Sequence[VectorFile]) -> str:
     lines = []
     for vector in _all(files):
         told = {
+            "statement": vector.statement,
             "section": vector.section,
             "demand": vector.demand,
             "hashed": vector.hashed.hex(),
@@ -99,10 +100,12 @@ struct vnethash_vector_config {
 	uint32_t entries;           /* of the table, a power of two */
 	uint16_t unclassified_queue;
 	uint16_t queues;
+	uint32_t tunnels;           /* VIRTIO_NET_HASH_TUNNEL_TYPE_.., 0: outer headers only */
 };
 
 struct vnethash_vector {
 	const char *id;
+	const char *statement;      /* row of vnethash's docs/conformance.md */
 	const char *section;        /* of virtio 1.3 */
 	int is_demanded;            /* by the specification, which is silent if 0 */
 	const struct vnethash_vector_config *config;
@@ -146,6 +149,7 @@ def _c_config(number: int, config: RssConfig) -> str:
         f"static const struct vnethash_vector_config vnethash_config_{number} = {{\n"
         f"\t{int(config.hash_types):#x}, {{\n{_c_numbers(config.key)}\n\t}},\n"
         f"\tvnethash_table_{number}, {len(table)}, {config.unclassified_queue}, {config.queues},\n"
+        f"\t{int(config.tunnels):#x},\n"
         "};"
     )
 
@@ -154,8 +158,9 @@ def _c_vector(number: int, vector: Vector, config: str) -> str:
     expected = vector.expected
     index = -1 if expected.index is None else expected.index
     return (
-        f"\t{{ {_c_string(vector.id)}, {_c_string(vector.section)}, "
-        f"{int(vector.demand == 'specification')},\n"
+        f"\t{{ {_c_string(vector.id)}, {_c_string(vector.statement)}, "
+        f"{_c_string(vector.section)}, "
+        f"{int(vector.demand is Demand.SPECIFICATION)},\n"
         f"\t  &{config}, {int(vector.is_raw)}, vnethash_frame_{number}, {len(vector.frame)},\n"
         f"\t  {expected.hash_value:#x}u, {int(expected.hash_report)}, {index}, "
         f"{expected.queue},\n"

@@ -7,6 +7,7 @@ from typing import Any
 
 from vnethash.rss.classified import Classified
 from vnethash.rss.config import RssConfig
+from vnethash.vectors.statements import STATEMENTS
 from vnethash.virtio.hash_types import ReportType
 
 
@@ -33,9 +34,8 @@ class Vector:
 
     id: str
     """``topic/name``, and never another."""
-    section: str
-    """Of virtio 1.3."""
-    demand: Demand
+    statement: str
+    """The row of docs/conformance.md that is tested."""
     configuration: str
     """Name of ``config`` within the file."""
     config: RssConfig
@@ -46,6 +46,16 @@ class Vector:
     expected: Classified
     reason: str
     """What is tested, a sentence."""
+
+    @property
+    def section(self) -> str:
+        """Of virtio 1.3, that the statement is of."""
+        return STATEMENTS[self.statement].section
+
+    @property
+    def demand(self) -> Demand:
+        """Whether who differs does not conform."""
+        return Demand.OPEN if self.statement.startswith("OPEN-") else Demand.SPECIFICATION
 
     @property
     def topic(self) -> str:
@@ -76,6 +86,7 @@ class Vector:
         """As it stands in a file, where the configuration goes by its name."""
         return {
             "id": self.id,
+            "statement": self.statement,
             "section": self.section,
             "demand": self.demand,
             "configuration": self.configuration,
@@ -92,8 +103,7 @@ class Vector:
         expected = values["expected"]
         return cls(
             id=values["id"],
-            section=values["section"],
-            demand=Demand(values["demand"]),
+            statement=values["statement"],
             configuration=values["configuration"],
             config=configurations[values["configuration"]],
             link_type=LinkType(values["link_type"]),

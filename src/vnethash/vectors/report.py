@@ -9,24 +9,14 @@ from typing import Any
 
 from vnethash.vectors.answer import FIELDS, Outcome, Result
 from vnethash.vectors.model import Demand
-
-SECTIONS = {
-    "5.1.6.4.3": "Hash calculation",
-    "5.1.6.4.3.1": "Hash types",
-    "5.1.6.4.3.2": "IPv4 packets",
-    "5.1.6.4.3.3": "IPv6 packets without extension headers",
-    "5.1.6.4.3.4": "IPv6 packets with extension headers",
-    "5.1.6.4.4": "Inner header hash",
-    "5.1.6.4.5": "Hash reporting",
-    "5.1.6.5.7": "Receive-side scaling",
-}
+from vnethash.vectors.statements import STATEMENTS
 
 
 class By(StrEnum):
     """What a row of the table is."""
 
     TOPIC = "topic"
-    SECTION = "section"
+    STATEMENT = "statement"
 
 
 def count(results: Iterable[Result]) -> Counter[Outcome]:
@@ -41,13 +31,15 @@ class Report:
     results: tuple[Result, ...]
 
     def rows(self, by: By) -> dict[str, list[Result]]:
-        """Results by topic or section, in their order."""
+        """Results by topic, or by statement, in the order of these."""
         rows: dict[str, list[Result]] = {}
         for result in self.results:
             vector = result.vector
-            name = vector.topic if by is By.TOPIC else vector.section
+            name = vector.topic if by is By.TOPIC else vector.statement
             rows.setdefault(name, []).append(result)
-        return rows if by is By.TOPIC else dict(sorted(rows.items()))
+        if by is By.TOPIC:
+            return rows
+        return {name: rows[name] for name in STATEMENTS if name in rows}
 
     @property
     def total(self) -> Counter[Outcome]:
@@ -85,7 +77,9 @@ class Report:
             **_counts(self.total),
             "told": self.told(),
             "topics": {name: _counts(count(row)) for name, row in self.rows(By.TOPIC).items()},
-            "sections": {name: _counts(count(row)) for name, row in self.rows(By.SECTION).items()},
+            "statements": {
+                name: _counts(count(row)) for name, row in self.rows(By.STATEMENT).items()
+            },
         }
 
 
@@ -94,6 +88,7 @@ def result_json(result: Result, diagnosis: str) -> dict[str, Any]:
     vector = result.vector
     return {
         "id": vector.id,
+        "statement": vector.statement,
         "section": vector.section,
         "demand": vector.demand,
         "outcome": result.outcome,

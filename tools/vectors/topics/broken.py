@@ -16,7 +16,6 @@ def _truncation() -> Topic:
         "truncation",
         "Frames that end in the middle of a header",
         ONLY_STANDARD,
-        "5.1.6.4.3",
     )
     f = h.ethernet
     home, route = HOME + h.B6, h.A6 + ROUTE
@@ -110,7 +109,7 @@ def _truncation() -> Topic:
 
 
 def _lengths() -> Topic:
-    topic = Topic("lengths", "Lengths that lie, and padding", ONLY_STANDARD, "5.1.6.4.3")
+    topic = Topic("lengths", "Lengths that lie, and padding", ONLY_STANDARD)
     open_ = topic.open
     f = h.ethernet
     for kind, upper in (("tcp", h.tcp(data=b"")), ("udp", h.udp(data=b""))):

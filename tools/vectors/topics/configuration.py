@@ -19,43 +19,37 @@ def topics() -> list[Topic]:
 
 # For each kind of packet, the hash types that apply, in the order in which the
 # specification asks for them, with what each reports.
-_KINDS: tuple[tuple[str, bytes, str, list[tuple[HashType, str]]], ...] = (
-    ("icmp", h.ethernet(h.ipv4(h.icmp())), "5.1.6.4.3.2", [(HashType.IPv4, "IPv4")]),
+_KINDS: tuple[tuple[str, bytes, list[tuple[HashType, str]]], ...] = (
+    ("icmp", h.ethernet(h.ipv4(h.icmp())), [(HashType.IPv4, "IPv4")]),
     (
         "tcpv4",
         h.ethernet(h.ipv4(h.tcp())),
-        "5.1.6.4.3.2",
         [(HashType.TCPv4, "TCPv4"), (HashType.IPv4, "IPv4")],
     ),
     (
         "udpv4",
         h.ethernet(h.ipv4(h.udp())),
-        "5.1.6.4.3.2",
         [(HashType.UDPv4, "UDPv4"), (HashType.IPv4, "IPv4")],
     ),
-    ("icmpv6", h.ethernet(h.ipv6(h.icmpv6())), "5.1.6.4.3.3", [(HashType.IPv6, "IPv6")]),
+    ("icmpv6", h.ethernet(h.ipv6(h.icmpv6())), [(HashType.IPv6, "IPv6")]),
     (
         "tcpv6",
         h.ethernet(h.ipv6(h.tcp())),
-        "5.1.6.4.3.3",
         [(HashType.TCPv6, "TCPv6"), (HashType.IPv6, "IPv6")],
     ),
     (
         "udpv6",
         h.ethernet(h.ipv6(h.udp())),
-        "5.1.6.4.3.3",
         [(HashType.UDPv6, "UDPv6"), (HashType.IPv6, "IPv6")],
     ),
     (
         "icmpv6-ex",
         h.ethernet(h.ipv6(h.icmpv6(), [h.hop_by_hop()])),
-        "5.1.6.4.3.4",
         [(HashType.IP_EX, "IPv6_EX"), (HashType.IPv6, "IPv6")],
     ),
     (
         "tcpv6-ex",
         h.ethernet(h.ipv6(h.tcp(), [h.hop_by_hop()])),
-        "5.1.6.4.3.4",
         [
             *[(HashType.TCP_EX, "TCPv6_EX"), (HashType.IP_EX, "IPv6_EX")],
             *[(HashType.TCPv6, "TCPv6"), (HashType.IPv6, "IPv6")],
@@ -64,7 +58,6 @@ _KINDS: tuple[tuple[str, bytes, str, list[tuple[HashType, str]]], ...] = (
     (
         "udpv6-ex",
         h.ethernet(h.ipv6(h.udp(), [h.hop_by_hop()])),
-        "5.1.6.4.3.4",
         [
             *[(HashType.UDP_EX, "UDPv6_EX"), (HashType.IP_EX, "IPv6_EX")],
             *[(HashType.UDPv6, "UDPv6"), (HashType.IPv6, "IPv6")],
@@ -89,15 +82,14 @@ def _hash_types() -> Topic:
         "hash-types",
         "Which of the enabled types is taken",
         {},
-        "5.1.6.4.3",
     )
 
-    def add(case: str, frame: bytes, section: str, types: HashType, report: str, why: str) -> None:
+    def add(case: str, frame: bytes, types: HashType, report: str, why: str) -> None:
         config = _name(types)
         topic.configurations[config] = STANDARD.replace(hash_types=types)
-        topic.demanded(case, report, frame, why, config=config, section=section)
+        topic.demanded(case, report, frame, why, config=config)
 
-    for kind, frame, section, order in _KINDS:
+    for kind, frame, order in _KINDS:
         applicable = [hash_type for hash_type, _ in order]
         # The type of the other transport header must not catch the packet.
         others = [t for t in HashType if t not in applicable and t.bit_count() == 1]
@@ -110,11 +102,10 @@ def _hash_types() -> Topic:
                 why = f"None of the types that apply ({', '.join(missing)}) is enabled: no hash."
             else:
                 why = f"Without {', '.join(missing)} the hash is that of {report}."
-            add(f"{kind}/{_name(types).lower()}", frame, section, types, report, why)
+            add(f"{kind}/{_name(types).lower()}", frame, types, report, why)
         add(
             f"{kind}/others",
             frame,
-            section,
             HashType(sum(others)),
             "NONE",
             "Every type but those that apply to such a packet is enabled: no hash.",
@@ -128,7 +119,6 @@ def _tables() -> Topic:
         "tables",
         "Indirection tables, their mask, the unclassified queue",
         configurations,
-        "5.1.6.5.7",
     )
     tcp, arp = h.ethernet(h.ipv4(h.tcp())), h.ethernet(bytes(46), 0x0806)
     for entries in [2**n for n in range(10)] + [32768]:
@@ -210,7 +200,7 @@ def _keys() -> Topic:
             for number in (1, 2, 3)
         },
     }
-    topic = Topic("keys", "Toeplitz keys", configurations, "5.1.6.4.3")
+    topic = Topic("keys", "Toeplitz keys", configurations)
     frames = (
         ("tcpv4", "TCPv4", h.ethernet(h.ipv4(h.tcp()))),
         ("icmp", "IPv4", h.ethernet(h.ipv4(h.icmp()))),
@@ -249,6 +239,5 @@ def _keys() -> Topic:
         "not to the unclassified queue.",
         hashed=h.A4 + h.B4 + h.ports((other, 443)),
         config="symmetric",
-        section="5.1.6.4.5",
     )
     return topic

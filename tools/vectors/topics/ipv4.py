@@ -11,7 +11,7 @@ def topics() -> list[Topic]:
 
 
 def _headers() -> Topic:
-    topic = Topic("ipv4", "IPv4 headers and what follows them", ONLY_STANDARD, "5.1.6.4.3.2")
+    topic = Topic("ipv4", "IPv4 headers and what follows them", ONLY_STANDARD)
     demanded, open_ = topic.demanded, topic.open
     f = h.ethernet
 
@@ -213,7 +213,6 @@ def _fragments() -> Topic:
         "ipv4-fragments",
         "IPv4 fragments, and what only looks like one",
         ONLY_STANDARD,
-        "5.1.6.4.3.2",
     )
     f = h.ethernet
     for name, flags, what in (

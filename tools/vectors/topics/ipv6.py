@@ -13,7 +13,7 @@ def topics() -> list[Topic]:
 
 
 def _headers() -> Topic:
-    topic = Topic("ipv6", "IPv6 without extension headers", ONLY_STANDARD, "5.1.6.4.3.3")
+    topic = Topic("ipv6", "IPv6 without extension headers", ONLY_STANDARD)
     demanded, open_ = topic.demanded, topic.open
     f = h.ethernet
     demanded("tcp", "TCPv6", f(h.ipv6(h.tcp())), "TCP over IPv6: addresses, then ports.")
@@ -209,7 +209,6 @@ def _extensions() -> Topic:
         "ipv6-extension-headers",
         "IPv6 with one extension header of each kind",
         ONLY_STANDARD,
-        "5.1.6.4.3.4",
     )
     for name, extension, is_demanded, what in _EXTENSIONS:
         put = topic.demanded if is_demanded else topic.open
@@ -253,9 +252,7 @@ def _extensions() -> Topic:
 
 
 def _chains() -> Topic:
-    topic = Topic(
-        "ipv6-chains", "IPv6 with several extension headers", ONLY_STANDARD, "5.1.6.4.3.4"
-    )
+    topic = Topic("ipv6-chains", "IPv6 with several extension headers", ONLY_STANDARD)
     order = [
         h.hop_by_hop(),
         h.destination_options(),
@@ -303,7 +300,6 @@ def _chains() -> Topic:
         "UDPv6_EX",
         h.ethernet(h.ipv6(h.udp(), [h.destination_options(), h.hop_by_hop()])),
         "A hop-by-hop header that is not the first, which no sender should send.",
-        section="5.1.6.4.3.4",
     )
     topic.demanded(
         "atomic-authentication",
@@ -315,7 +311,7 @@ def _chains() -> Topic:
 
 
 def _fragments() -> Topic:
-    topic = Topic("ipv6-fragments", "IPv6 fragments", ONLY_STANDARD, "5.1.6.4.3.4")
+    topic = Topic("ipv6-fragments", "IPv6 fragments", ONLY_STANDARD)
     first = "A first fragment has ports, the others have not: all go by their addresses."
     for kind, _, upper in _UPPERS:
         whole = h.Upper(upper.number, upper.between(h.A6, h.B6))

@@ -14,7 +14,7 @@ def topics() -> list[Topic]:
 
 
 def _tags() -> Topic:
-    topic = Topic("vlan", "VLAN tags in the frame", ONLY_STANDARD, "5.1.6.4.3")
+    topic = Topic("vlan", "VLAN tags in the frame", ONLY_STANDARD)
     for name, tags, what in (
         ("8021q", [(_Q, 5)], "One 802.1Q tag."),
         ("8021ad", [(_AD, 5)], "One 802.1ad tag."),
@@ -67,7 +67,7 @@ def _tags() -> Topic:
 
 
 def _snap() -> Topic:
-    topic = Topic("snap", "802.3 with LLC and SNAP", ONLY_STANDARD, "5.1.6.4.3")
+    topic = Topic("snap", "802.3 with LLC and SNAP", ONLY_STANDARD)
     behind = "An EtherType behind SNAP (RFC 1042) says what follows, as one in front would."
     for name, report, packet in (
         ("tcpv4", "TCPv4", _TCP4),
@@ -120,7 +120,6 @@ def _raw() -> Topic:
         "raw-ip",
         "Packets without Ethernet header",
         ONLY_STANDARD,
-        "5.1.6.4.3",
     )
     for name, report, packet in (
         ("tcpv4", "TCPv4", _TCP4),
@@ -149,9 +148,7 @@ def _raw() -> Topic:
 
 
 def _not_hashed() -> Topic:
-    topic = Topic(
-        "not-hashed", "What is not IP: no hash, the unclassified queue", ONLY_STANDARD, "5.1.6.5.7"
-    )
+    topic = Topic("not-hashed", "What is not IP: no hash, the unclassified queue", ONLY_STANDARD)
     arp = bytes.fromhex("0001080006040001") + h.MAC[6:] + h.A4 + bytes(6) + h.B4
     none = "no hash is calculated, and the packet goes to the unclassified queue."
     for name, ethertype, payload, what in (

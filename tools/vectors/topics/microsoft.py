@@ -12,7 +12,6 @@ def topics() -> list[Topic]:
         "microsoft",
         "Microsoft's published vectors",
         ONLY_STANDARD,
-        "5.1.6.4.3.2",
     )
     for version, published in (("4", vectors.IPV4), ("6", vectors.IPV6)):
         for number, vector in enumerate(published, 1):
@@ -23,7 +22,6 @@ def topics() -> list[Topic]:
 def _add(topic: Topic, version: str, number: int, vector: vectors.Vector) -> None:
     source, destination = h.address(vector.source), h.address(vector.destination)
     pair = (vector.source_port, vector.destination_port)
-    section = "5.1.6.4.3.2" if version == "4" else "5.1.6.4.3.3"
     line = f"line {number} of the table for IPv{version}"
 
     def packet(upper: h.Upper) -> bytes:
@@ -39,7 +37,6 @@ def _add(topic: Topic, version: str, number: int, vector: vectors.Vector) -> Non
         f"Addresses and TCP ports of {line}.",
         hashed=with_ports,
         value=vector.tcp_hash,
-        section=section,
     )
     topic.demanded(
         f"ipv{version}-{number}-udp",
@@ -48,7 +45,6 @@ def _add(topic: Topic, version: str, number: int, vector: vectors.Vector) -> Non
         f"The same ports as UDP ports: the input, and so the hash, is that of TCP in {line}.",
         hashed=with_ports,
         value=vector.tcp_hash,
-        section=section,
     )
     topic.demanded(
         f"ipv{version}-{number}-addresses",
@@ -57,5 +53,4 @@ def _add(topic: Topic, version: str, number: int, vector: vectors.Vector) -> Non
         f"Neither TCP nor UDP: the addresses alone, of {line}.",
         hashed=source + destination,
         value=vector.address_hash,
-        section=section,
     )

@@ -22,7 +22,6 @@ def topics() -> list[Topic]:
             "no-ex": STANDARD.replace(hash_types=HashType.IPv6 | HashType.TCPv6 | HashType.UDPv6),
             "only-ip-ex": STANDARD.replace(hash_types=HashType.IP_EX),
         },
-        "5.1.6.4.3.4",
     )
     _home(topic)
     _route(topic)
@@ -51,7 +50,6 @@ def _home(topic: Topic) -> None:
             "Without a type .._EX the headers are skipped, and the address of the IPv6 header "
             "is hashed.",
             config="no-ex",
-            section="5.1.6.4.3.3",
         )
     topic.demanded(
         "home-only-ip-ex-tcp",
@@ -219,7 +217,6 @@ def _route(topic: Topic) -> None:
             "Without a type .._EX the headers are skipped, and the address of the IPv6 header "
             "is hashed.",
             config="no-ex",
-            section="5.1.6.4.3.3",
         )
     topic.demanded(
         "routing-only-ip-ex-udp",

@@ -162,7 +162,7 @@ def _topic(name: str, title: str) -> Topic:
         **{f"not-{_name(t)}": STANDARD.replace(tunnels=_T.ALL & ~t) for t in _T},
         "not-gre-2890-nvgre": STANDARD.replace(tunnels=_T.ALL & ~(_T.GRE_2890 | _T.NVGRE)),
     }
-    return Topic(name, title, configurations, "5.1.6.4.4")
+    return Topic(name, title, configurations)
 
 
 def _carried(topic: Topic, kind: Kind, enabled: TunnelType) -> None:
@@ -642,7 +642,7 @@ def _odd() -> Topic:
             h.over_udp(h.vxlan(_frame(_v4(h.tcp((1, 2))))), h.VXLAN_PORT), source=A4, destination=B4
         )
     )
-    topic.open(
+    topic.demanded(
         "nested-vxlan",
         "UDPv4",
         vxlan(nested),
@@ -650,7 +650,7 @@ def _odd() -> Topic:
         hashed=A4 + B4 + h.ports((_SOURCE_PORT, h.VXLAN_PORT)),
         config=config,
     )
-    topic.open(
+    topic.demanded(
         "nested-ipip",
         "IPv4",
         h.ethernet(h.ipv4(h.in_ip(h.ipv4(h.in_ip(_v6(h.tcp())), source=A4, destination=B4)))),
@@ -700,6 +700,38 @@ def _odd() -> Topic:
             hashed=hashed,
             config=config,
         )
+    for length in (35, 37, 41):
+        topic.open(
+            f"outer-udp-cut-{length}",
+            "IPv4",
+            h.cut(frame, length),
+            f"The first {length} bytes of a VXLAN packet: without a whole UDP header no tunnel.",
+            config=config,
+        )
+    gre_udp = h.ethernet(h.ipv4(h.over_udp(h.gre(_TCP4.packet), h.GRE_UDP_PORT)))
+    topic.open(
+        "outer-gre-udp-cut-41",
+        "IPv4",
+        h.cut(gre_udp, 41),
+        "The first 41 bytes of a GRE-in-UDP packet: without a whole UDP header no tunnel.",
+        config=config,
+    )
+    gre = h.ethernet(h.ipv4(h.over_gre(h.gre(_TCP4.packet, key=7))))
+    for length in (34, 37, 38, 41):
+        topic.open(
+            f"outer-gre-cut-{length}",
+            "IPv4",
+            h.cut(gre, length),
+            f"The first {length} bytes of GRE with a key: without a whole GRE header no tunnel.",
+            config=config,
+        )
+    topic.open(
+        "outer-gre-cut-42",
+        "NONE",
+        h.cut(gre, 42),
+        "GRE with a key and nothing behind it: a tunnel without an inner packet, so no hash.",
+        config=config,
+    )
     declared = h.over_udp(h.vxlan(_frame(_TCP4.packet)), h.VXLAN_PORT)
     topic.open(
         "outer-length-ends-inside",
