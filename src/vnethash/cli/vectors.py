@@ -82,7 +82,7 @@ def check_command(
     timeout: Annotated[
         float,
         typer.Option(
-            "--timeout", metavar="SECONDS", min=0.1, help="How long the program may be silent."
+            "--timeout", metavar="SECONDS", min=0.1, help="How long the program may answer nothing."
         ),
     ] = 10.0,
     json: JsonOption = False,

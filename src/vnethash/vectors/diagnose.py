@@ -7,6 +7,7 @@ from vnethash.rss.dissect import Headers, dissect
 from vnethash.rss.reference import toeplitz
 from vnethash.vectors.answer import Answer
 from vnethash.vectors.model import Vector
+from vnethash.virtio.hash_types import TunnelType
 
 _PORTS = 4
 
@@ -27,19 +28,24 @@ def diagnose(vector: Vector, answer: Answer) -> str:
 
 
 def _guesses(vector: Vector, value: int) -> Iterator[str]:
-    headers = dissect(vector.frame, l3=vector.is_raw)
-    for data, name in _known(headers):
-        if data and toeplitz(vector.config.key, data) == value:
-            yield f"the hash of {name}"
-    yield from _anywhere(vector, headers, value)
+    outer = dissect(vector.frame, l3=vector.is_raw)
+    inner = dissect(vector.frame, l3=vector.is_raw, tunnels=TunnelType.ALL)
+    known = [(outer, "IP header")]
+    if inner.tunnel:
+        known = [(outer, "outer IP header"), (inner, "inner IP header")]
+    for headers, which in known:
+        for data, name in _known(headers, which):
+            if data and toeplitz(vector.config.key, data) == value:
+                yield f"the hash of {name}"
+    yield from _anywhere(vector, known, value)
 
 
-def _known(headers: Headers) -> Iterator[tuple[bytes, str]]:
+def _known(headers: Headers, which: str) -> Iterator[tuple[bytes, str]]:
     """Inputs of the fields that were dissected, in wrong choices and orders."""
     source, destination = headers.source, headers.destination
     home, route = headers.home_address, headers.routing_address
     ports = headers.ports
-    pairs = [(source, destination, "the addresses of the IP header")]
+    pairs = [(source, destination, f"the addresses of the {which}")]
     if home is not None:
         pairs.append((home, destination, "the home address and the destination address"))
     if route is not None:
@@ -57,7 +63,7 @@ def _known(headers: Headers) -> Iterator[tuple[bytes, str]]:
         yield second + first, f"{name} exchanged"
 
 
-def _anywhere(vector: Vector, headers: Headers, value: int) -> Iterator[str]:
+def _anywhere(vector: Vector, known: list[tuple[Headers, str]], value: int) -> Iterator[str]:
     """Addresses next to each other anywhere in the frame, alone or with four bytes anywhere.
 
     The hash is linear, so that the two parts are tried apart. A hit by chance
@@ -73,8 +79,9 @@ def _anywhere(vector: Vector, headers: Headers, value: int) -> Iterator[str]:
             addresses = frame[start : start + width]
             rest = toeplitz(key, addresses) ^ value
             name = f"bytes {start} to {start + width - 1} of the frame"
-            if addresses == headers.source + headers.destination:
-                name = "the addresses of the IP header"
+            for headers, which in known:
+                if addresses == headers.source + headers.destination:
+                    name = f"the addresses of the {which}"
             if rest == 0:
                 yield f"the hash of {name}"
             elif rest in tails:

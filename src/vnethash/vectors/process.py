@@ -11,6 +11,7 @@ import selectors
 import shlex
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -54,8 +55,8 @@ def converse(
 ) -> Conversation:
     """Ask a process about every vector.
 
-    It is ended, with all its children, when it was silent for ``timeout``
-    seconds. What it writes to standard error goes to ours. Raises ConfigError
+    It is ended, with all its children, when for ``timeout`` seconds it neither
+    read nor answered anything. What it writes to standard error goes to ours. Raises ConfigError
     if it cannot be started.
     """
     try:
@@ -98,6 +99,7 @@ class _Talk:
         self._requests = self._encode()
         self._unsent = b""
         self._unread = b""
+        self._progress = time.monotonic()
         assert process.stdin is not None
         assert process.stdout is not None
         self._stdin, self._stdout = process.stdin, process.stdout
@@ -116,11 +118,12 @@ class _Talk:
                 os.set_blocking(pipe.fileno(), False)
                 selector.register(pipe, event)
             while not self._stdout.closed:
-                ready = selector.select(self._timeout)
-                if not ready:
+                # Counted from the last thing that brought us further: not all that is said does.
+                left = self._progress + self._timeout - time.monotonic()
+                if left <= 0:
                     self._is_silent()
                     return
-                for key, _ in ready:
+                for key, _ in selector.select(left):
                     going_on = self._read() if key.fileobj is self._stdout else self._write()
                     if not going_on:
                         selector.unregister(key.fileobj)
@@ -140,6 +143,7 @@ class _Talk:
         except BrokenPipeError:  # it reads no more; what it still says shows why
             return False
         self._unsent = self._unsent[sent:]
+        self._progress = time.monotonic()
         return True
 
     def _read(self) -> bool:
@@ -170,6 +174,7 @@ class _Talk:
         if name in answers:
             raise ImplementationError(f"{self._name} answers {name} twice")
         answers[name] = answer
+        self._progress = time.monotonic()
         self._advance(len(answers))
 
     def _is_silent(self) -> None:
@@ -180,7 +185,7 @@ class _Talk:
             )
             return
         raise ImplementationError(
-            f"{self._name} said nothing for {self._timeout:g} s {self._how_far()}",
+            f"{self._name} answered nothing for {self._timeout:g} s {self._how_far()}",
             hint="write the answers out (flush) when the input ends, or give it more time "
             "with --timeout",
         )
