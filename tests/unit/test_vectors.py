@@ -2,6 +2,7 @@
 """The files in vectors/: made from the cases, as the schema says, and right."""
 
 import json
+import re
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -229,5 +230,31 @@ def test_restricted_to_fewer_types() -> None:
             )
 
 
+def test_restricted_vectors_name_what_they_test_then() -> None:
+    types = HashType.IPv4 | HashType.TCPv4 | HashType.UDPv4 | HashType.IPv6 | HashType.TCPv6
+    restricted = {v.id: v for f in restrict(FILES, types, TunnelType.NONE) for v in f.vectors}
+    statements = {
+        "ipv4/tcp": "IP4-1",
+        "ipv6/udp": "IP6-3",
+        "mobile/home-tcp": "EXT-5",
+        "tunnel-udp/vxlan/tcpv4": "TUN-7",
+        "vlan/8021q-udpv6": "OPEN-4",
+        "keys/random-1/tcpv4": "HASH-7",
+    }
+    assert {name: restricted[name].statement for name in statements} == statements
+    none = {v.id: v for f in restrict(FILES, HashType.NONE, TunnelType.NONE) for v in f.vectors}
+    statements = {"ipv4/tcp": "IP4-4", "ipv6/udp": "IP6-4", "mobile/home-tcp": "EXT-5"}
+    assert {name: none[name].statement for name in statements} == statements
+    assert none["ipv4/tcp"].reason.endswith("supported: no enabled type applies.")
+
+
 def test_not_restricted_they_stay_as_they_are() -> None:
     assert restrict(FILES, HashType.ALL, TunnelType.ALL) == FILES
+
+
+def test_statements_are_rows_of_the_page() -> None:
+    page = (ROOT / "docs" / "conformance.md").read_text()
+    for name, (section, _) in STATEMENTS.items():
+        # Of a demand the second column is the section; rules of ours have none.
+        cell = "[^|]*" if name.startswith("OPEN-") else rf"{re.escape(section)}(?:,[^|]*)?"
+        assert re.search(rf"^\| {name} \| {cell} \|", page, re.MULTILINE), name

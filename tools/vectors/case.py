@@ -65,7 +65,7 @@ class Topic:
             Vector(
                 id=case,
                 statement=statement(
-                    case, demand, kind, has_extensions=_has_extensions(frame, rss, raw=raw)
+                    case, demand, kind, has_extension=_has_extension(frame, rss, raw=raw)
                 ),
                 configuration=config,
                 config=rss,
@@ -101,7 +101,7 @@ class Topic:
         )
 
 
-def _has_extensions(frame: bytes, rss: RssConfig, *, raw: bool) -> bool:
+def _has_extension(frame: bytes, rss: RssConfig, *, raw: bool) -> bool:
     return dissect(frame, l3=raw, tunnels=rss.tunnels).has_extension
 
 

@@ -4,6 +4,7 @@
 from fnmatch import fnmatchcase
 
 from vnethash.vectors.model import Demand
+from vnethash.vectors.statements import of_report
 from vnethash.virtio.hash_types import ReportType
 
 # Of cases that the specification decides; of the others of these, what is
@@ -88,20 +89,8 @@ _OPEN = (
     ("tunnel-udp/*", "OPEN-25"),
 )
 
-_BY_REPORT = {
-    ReportType.TCPv4: "IP4-1",
-    ReportType.UDPv4: "IP4-2",
-    ReportType.IPv4: "IP4-3",
-    ReportType.TCPv6: "IP6-1",
-    ReportType.UDPv6: "IP6-2",
-    ReportType.IPv6: "IP6-3",
-    ReportType.TCPv6_EX: "EXT-2",
-    ReportType.UDPv6_EX: "EXT-3",
-    ReportType.IPv6_EX: "EXT-4",
-}
 
-
-def statement(name: str, demand: Demand, report: ReportType, *, has_extensions: bool) -> str:
+def statement(name: str, demand: Demand, report: ReportType, *, has_extension: bool) -> str:
     """The row; KeyError for a case that has none, which is to be added above."""
     patterns = _DEMANDED if demand is Demand.SPECIFICATION else _OPEN
     for pattern, row in patterns:
@@ -109,6 +98,4 @@ def statement(name: str, demand: Demand, report: ReportType, *, has_extensions: 
             return row
     if demand is Demand.OPEN:
         raise KeyError(name)
-    if has_extensions and not report.name.endswith("_EX"):
-        return "EXT-5"
-    return _BY_REPORT[report]
+    return of_report(report, has_extension=has_extension)

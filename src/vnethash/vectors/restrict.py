@@ -4,8 +4,9 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from vnethash.rss.reference import explain
-from vnethash.vectors.model import Vector, VectorFile
+from vnethash.rss.reference import Explanation, explain
+from vnethash.vectors.model import Demand, Vector, VectorFile
+from vnethash.vectors.statements import of_report
 from vnethash.virtio.hash_types import HashType, TunnelType
 
 
@@ -29,4 +30,26 @@ def _restricted(vector: Vector, types: HashType, tunnels: TunnelType) -> Vector:
     if config == vector.config:
         return vector
     explanation = explain(vector.frame, config, l3=vector.is_raw)
-    return replace(vector, config=config, hashed=explanation.data, expected=explanation.classified)
+    if explanation.classified == vector.expected:
+        return replace(vector, config=config)
+    return replace(
+        vector,
+        statement=_statement(vector, explanation),
+        config=config,
+        hashed=explanation.data,
+        expected=explanation.classified,
+        reason=f"{vector.reason} With the types that are supported: {explanation.reason}.",
+    )
+
+
+def _statement(vector: Vector, explanation: Explanation) -> str:
+    """What the vector tests, now that it expects something else."""
+    headers = explanation.headers
+    if vector.demand is Demand.OPEN:
+        return vector.statement
+    if vector.statement.startswith("TUN-") and not headers.tunnel:
+        return "TUN-7"
+    if explanation.rule is None:
+        return "IP4-4" if headers.version == 4 else "EXT-5" if headers.has_extension else "IP6-4"
+    report = explanation.classified.hash_report
+    return of_report(report, has_extension=headers.has_extension)

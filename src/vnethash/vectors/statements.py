@@ -3,6 +3,8 @@
 
 from typing import NamedTuple
 
+from vnethash.virtio.hash_types import ReportType
+
 
 class Statement(NamedTuple):
     """One demand of virtio 1.3, or one rule of vnethash where virtio is silent."""
@@ -60,3 +62,22 @@ STATEMENTS = {
     "OPEN-27": Statement("5.1.6.4.4", "packets of several tunnel types"),
 }
 """By the id of the row."""
+
+_BY_REPORT = {
+    ReportType.TCPv4: "IP4-1",
+    ReportType.UDPv4: "IP4-2",
+    ReportType.IPv4: "IP4-3",
+    ReportType.TCPv6: "IP6-1",
+    ReportType.UDPv6: "IP6-2",
+    ReportType.IPv6: "IP6-3",
+    ReportType.TCPv6_EX: "EXT-2",
+    ReportType.UDPv6_EX: "EXT-3",
+    ReportType.IPv6_EX: "EXT-4",
+}
+
+
+def of_report(report: ReportType, *, has_extension: bool) -> str:
+    """The statement by which a packet that is hashed gets this report type."""
+    if has_extension and not report.name.endswith("_EX"):
+        return "EXT-5"
+    return _BY_REPORT[report]
