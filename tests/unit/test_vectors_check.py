@@ -3,10 +3,12 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from vnethash.cli import main
 from vnethash.errors import ConfigError, ImplementationError
 from vnethash.rss.classified import Classified
 from vnethash.rss.reference import toeplitz
-from vnethash.vectors import Vector, load
+from vnethash.vectors import Demand, Vector, load
 from vnethash.vectors.answer import Answer, Outcome, judge, parse_answer
 from vnethash.vectors.diagnose import diagnose
 from vnethash.vectors.engines import Engine, ask
@@ -436,6 +438,20 @@ def test_the_example_passes_and_fails_what_the_docs_say(
     quoted = [line for line in page.splitlines() if line.startswith(("✓", "✗", "~"))]
     assert len(quoted) > 5
     assert [line for line in quoted if line.rstrip() not in map(str.rstrip, shown)] == []
+
+
+def test_the_numbers_of_the_page() -> None:
+    page = (ROOT / "docs" / "vectors.md").read_text()
+    told: dict[str, int] = {}
+    for topics, numbers in re.findall(r"^\| (`[a-z0-9`, -]+) \| ([\d, ]+) \|", page, re.MULTILINE):
+        counts = map(int, numbers.split(","))
+        told |= zip(topics.replace("`", "").split(", "), counts, strict=True)
+    assert told == Counter(vector.topic for vector in VECTORS)
+    demands = Counter(vector.demand for vector in VECTORS)
+    assert f"device has to make of the two: {len(VECTORS)} of them" in page.replace("\n", " ")
+    assert f"`specification` for {demands[Demand.SPECIFICATION]} of them" in page
+    assert f"for the {demands[Demand.OPEN]} where it is silent" in page.replace("\n", " ")
+    assert f"{len(VECTORS)} frames" in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_a_vector_is_not_changed_by_asking() -> None:

@@ -131,8 +131,20 @@ _UDP = (
         "geneve-options",
         _T.GENEVE,
         lambda p: h.over_udp(
-            h.geneve(_frame(p), options=b"\1\2\3\1abcd" * 3, flags=0x40), h.GENEVE_PORT
+            h.geneve(_frame(p), options=b"\1\2\3\1abcd" * 3, flags=0x7F), h.GENEVE_PORT
         ),
+        True,
+    ),
+    Kind(
+        "geneve-option-word",
+        _T.GENEVE,
+        lambda p: h.over_udp(h.geneve(_frame(p), options=b"\1\2\3\0"), h.GENEVE_PORT),
+        True,
+    ),
+    Kind(
+        "vxlan-all-flags",
+        _T.VXLAN,
+        lambda p: h.over_udp(h.vxlan(_frame(p), flags=0xFF, vni=0xFFFFFF), h.VXLAN_PORT),
         True,
     ),
     Kind(
@@ -369,6 +381,12 @@ def _udp() -> Topic:
     vxlan, gpe, geneve = h.VXLAN_PORT, h.VXLAN_GPE_PORT, h.GENEVE_PORT
     inner = _frame(_TCP4.packet)
     for name, tunnel, port, what in (
+        (
+            "vxlan/other-flags",
+            h.vxlan(inner, flags=0xF7),
+            vxlan,
+            "VXLAN with every flag but the I flag",
+        ),
         ("vxlan/no-identifier", h.vxlan(inner, flags=0), vxlan, "VXLAN without the I flag"),
         ("vxlan/no-header", b"\x08\0\0\0\0\x12\x34", vxlan, "A VXLAN header cut short"),
         ("vxlan/empty", b"", vxlan, "A UDP header with nothing behind it"),
