@@ -8,7 +8,9 @@ from vnethash.lab.uml import Guest
 
 SUBSET = [
     f"tests/kernel/test_{name}.py"
-    for name in ("stages", "tap", "traffic", "tunnels", "tc", "replay", "program_engine")
+    for name in (
+        *("stages", "tap", "traffic", "tunnels", "tc", "replay", "program_engine", "vectors"),
+    )
 ]
 
 TIMEOUT = 480

@@ -420,7 +420,14 @@ def test_export_to_a_pipe() -> None:
     assert all(json.loads(line)["id"].startswith("vlan/") for line in done.stdout.splitlines())
 
 
-def test_the_example_passes_and_fails_what_the_docs_say(
+def quoted(after: str) -> list[str]:
+    """Lines of tables and verdicts that the page shows of a program, some of them left out."""
+    page = (ROOT / "docs" / "vectors.md").read_text()
+    block = page.partition(f"--command ./{after} ")[2].partition("```")[0]
+    return [line for line in block.splitlines() if line.startswith(("✓", "✗", "~"))]
+
+
+def test_the_example_passes_and_fails_what_the_page_shows(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = ROOT / "docs" / "examples" / "vectors" / "simple_rss.c"
@@ -430,14 +437,39 @@ def test_the_example_passes_and_fails_what_the_docs_say(
     command = ["vectors", "check", "--command", str(binary), "--tunnels", "none"]
     command += ["--types", "IPv4,TCPv4,UDPv4,IPv6,TCPv6,UDPv6"]
     assert main.run([*command, "--by", "statement"]) == 1
-    out = capsys.readouterr().out
-    page = (ROOT / "docs" / "vectors.md").read_text()
-    shown = [line for line in out.splitlines() if line.startswith(("✓", "✗", "~"))]
-    assert len(shown) > 30
-    # The page shows some of the lines, as they are.
-    quoted = [line for line in page.splitlines() if line.startswith(("✓", "✗", "~"))]
-    assert len(quoted) > 5
-    assert [line for line in quoted if line.rstrip() not in map(str.rstrip, shown)] == []
+    shown = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    lines = quoted("simple_rss")
+    assert len(lines) > 10
+    assert [line for line in lines if line not in shown] == []
+
+
+def test_dpdk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An implementation that is not ours, by the example."""
+    found = ["pkg-config", "--cflags", "--libs", "libdpdk"]
+    try:
+        flags = subprocess.run(found, capture_output=True, text=True, check=True).stdout.split()
+    except (OSError, subprocess.CalledProcessError):
+        reason = "DPDK is not installed for programs (apt install dpdk-dev pkg-config)"
+        if os.environ.get("VNETHASH_REQUIRE_KERNEL"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    binary = tmp_path / "dpdk_rss"
+    source = ROOT / "docs" / "examples" / "vectors" / "dpdk_rss.c"
+    subprocess.run(["cc", "-O2", "-o", binary, source, *flags], check=True)
+    command = ["vectors", "check", "--command", str(binary), "--tunnels", "none"]
+    command += ["--types", "IPv4,TCPv4,UDPv4,IPv6,TCPv6,UDPv6"]
+    if subprocess.check_output([*found[:1], "--modversion", found[-1]]).startswith(b"22.11."):
+        assert main.run([*command, "--by", "statement"]) == 1
+        shown = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+        lines = quoted("dpdk_rss")
+        assert len(lines) > 3
+        assert [line for line in lines if line not in shown] == []
+    main.run([*command, "--json"])
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])["summary"]
+    assert (summary["unanswered"], summary["told"]) == (0, ["hash_report", "hash_value", "queue"])
+    for name in ("HASH-7", "IP4-1", "IP4-2", "IP4-3", "IP6-1", "IP6-2", "IP6-3", "STEER-3"):
+        assert summary["statements"][name]["passed"] > 10
+        assert summary["statements"][name]["failed"] == 0
 
 
 def test_the_numbers_of_the_page() -> None:
