@@ -349,6 +349,7 @@ def test_check_prints_what_it_has_before_it_fails(
     assert main.run(["vectors", "check", "--command", shlex.join(words)]) == 1
     printed = capsys.readouterr()
     assert "unanswered" in printed.out
+    assert "✗ not known whether it conforms: 0 of " in printed.out
     assert "ended with status 1 after 3 of" in printed.err
     assert "Traceback" not in printed.err
 

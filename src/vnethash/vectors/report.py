@@ -67,7 +67,10 @@ class Report:
         for outcome in (Outcome.UNSUPPORTED, Outcome.UNANSWERED):
             if total[outcome]:
                 parts.append(f"{total[outcome]} are {outcome}")
-        return ("conforms: " if self.conforms else "does not conform: ") + ", ".join(parts)
+        says = "conforms" if self.conforms else "not known whether it conforms"
+        if total[Outcome.FAILED]:
+            says = "does not conform"
+        return f"{says}: {', '.join(parts)}"
 
     def to_json(self) -> dict[str, Any]:
         """The sums."""
