@@ -58,6 +58,7 @@ static const struct vh_config *configured(const struct input *input)
 			setup->table[i] = i * 7 % QUEUES;
 		vh_fill_tables(&setup->rss);
 	}
+	setup->rss.tunnels = input->tunnels & VNET_TUNNEL_ALL;
 	setup->rss.table_mask = (1u << input->entries_log2 % 8) - 1;
 	return (const struct vh_config *)setup;
 }

@@ -146,6 +146,7 @@ def _as_json(
         "disagreements": total.disagreements + sample.disagreements,
         "reports": dict(total.reports.most_common()),
         "headers": dict(total.headers.most_common()),
+        "tunnels": dict(total.tunnels.most_common()),
         "reasons": dict(total.reasons.most_common()),
         "found": [str(path) for path in paths],
     }
@@ -155,6 +156,7 @@ def _print(console: Console, seed: str, seconds: float, total: Result, sample: R
     for title, counter in (
         ("report type", total.reports),
         ("header", total.headers),
+        ("judged by what is in", total.tunnels),
         ("why no IP, or no ports", total.reasons),
     ):
         table = Table(box=None, pad_edge=False)

@@ -14,6 +14,7 @@ from tests.differential.implementations import Implementations
 from tests.differential.minimise import minimise
 from vnethash.rss.config import RssConfig
 from vnethash.rss.reference import Explanation
+from vnethash.virtio.hash_types import format_tunnel_types
 
 SIZE = 2000
 MINIMISED_MAX = 2
@@ -35,6 +36,8 @@ class Result:
     reports: Counter[str] = field(default_factory=Counter)
     headers: Counter[str] = field(default_factory=Counter)
     """Frames with a header of that name at least once, as the reference sees it."""
+    tunnels: Counter[str] = field(default_factory=Counter)
+    """Frames judged by their inner headers; some are of several encapsulations."""
     reasons: Counter[str] = field(default_factory=Counter)
     """Why frames have no IP header, or no ports."""
 
@@ -45,6 +48,7 @@ class Result:
         self.findings += other.findings
         self.reports += other.reports
         self.headers += other.headers
+        self.tunnels += other.tunnels
         self.reasons += other.reasons
 
 
@@ -110,5 +114,7 @@ def count(result: Result, explained: Sequence[Explanation]) -> None:
     for explanation in explained:
         headers = explanation.headers
         result.headers.update(set(headers.seen))
+        if headers.tunnel:
+            result.tunnels.update(format_tunnel_types(headers.tunnel))
         if why := headers.why_no_ip or headers.why_no_l4:
             result.reasons[_NUMBER.sub("N", why)] += 1

@@ -8,7 +8,7 @@ from tests.differential.dice import Dice
 from vnethash.rss.config import RssConfig
 from vnethash.rss.keys import MICROSOFT_KEY, SYMMETRIC_KEY
 from vnethash.rss.table import even_table
-from vnethash.virtio.hash_types import HashType
+from vnethash.virtio.hash_types import HashType, TunnelType
 
 QUEUES_MAX = 256
 """MAX_TAP_QUEUES, drivers/net/tun.c."""
@@ -25,6 +25,7 @@ def config(dice: Dice, most: int = QUEUES_MAX) -> RssConfig:
         key=dice.pick((MICROSOFT_KEY, MICROSOFT_KEY, SYMMETRIC_KEY, bytes(40), dice.randbytes(40))),
         indirection_table=_table(dice, queues),
         unclassified_queue=dice.pick((0, queues - 1, dice.below(queues))),
+        tunnels=_subset(dice, TunnelType.ALL, 0.4),
     )
 
 

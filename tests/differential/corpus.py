@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.differential.batch import Batch, Result, compare
 from tests.differential.implementations import Implementations
 from vnethash.rss.config import RssConfig
-from vnethash.virtio.hash_types import HashType
+from vnethash.virtio.hash_types import HashType, TunnelType
 
 HEADER = struct.Struct("<HHBB")
 """struct input of fuzz/dissect.c: hash types, tunnels, flags, log2 of the table's entries."""
@@ -28,7 +28,7 @@ Parts = tuple[int, int, int, int]
 
 def config_of(parts: Parts) -> tuple[RssConfig, bool]:
     """The configuration that the harness makes of a header, and whether frames are L3."""
-    types, _tunnels, flags, entries = parts
+    types, tunnels, flags, entries = parts
     return (
         RssConfig(
             _QUEUES,
@@ -36,6 +36,7 @@ def config_of(parts: Parts) -> tuple[RssConfig, bool]:
             key=_KEY,
             indirection_table=tuple(i * 7 % _QUEUES for i in range(1 << entries % 8)),
             unclassified_queue=_QUEUES - 1,
+            tunnels=TunnelType(tunnels & TunnelType.ALL),
         ),
         bool(flags & _L3),
     )
@@ -46,7 +47,7 @@ def write_seeds(folder: Path, seed: str, count: int, pool: Sequence[bytes]) -> N
     folder.mkdir(parents=True, exist_ok=True)
     _, l3, frames = Batch(seed, 0, count).make(pool)
     for frame in frames:
-        data = HEADER.pack(HashType.ALL, 0xFFFF, _L3 * l3, 7) + frame
+        data = HEADER.pack(HashType.ALL, TunnelType.ALL, _L3 * l3, 7) + frame
         (folder / hashlib.sha1(data).hexdigest()).write_bytes(data)
 
 

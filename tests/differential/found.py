@@ -11,6 +11,7 @@ from tests.differential.case import Case
 from vnethash.rss.classified import Classified
 from vnethash.rss.config import RssConfig
 from vnethash.rss.reference import explain
+from vnethash.virtio.hash_types import format_hash_types, format_tunnel_types
 
 FOLDER = Path(__file__).resolve().parents[2] / "vectors" / "found"
 
@@ -35,11 +36,13 @@ class Finding:
         """For a reader: the case, then what each said."""
         kind = "no Ethernet header" if self.case.l3 else "Ethernet"
         config = self.case.config
-        types = ", ".join(config.to_json()["hash_types"]) or "none"
+        types = ",".join(format_hash_types(config.hash_types)) or "none"
+        tunnels = ",".join(format_tunnel_types(config.tunnels)) or "none"
         size = len(self.case.frame)
         lines = [
             f"frame      {self.case.frame.hex() or '-'} ({size} bytes, {kind})",
-            f"config     {config.queues} queues, {len(config.indirection_table)} entries, {types}",
+            f"config     {config.queues} queues, {len(config.indirection_table)} entries, "
+            f"hash types {types}, tunnels {tunnels}",
         ]
         return lines + [f"{name:<10} {_phrase(answer)}" for name, answer in self.said.items()]
 

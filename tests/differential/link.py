@@ -4,7 +4,7 @@
 from tests.differential.dice import Dice
 from tests.differential.network import IPV4, IPV6
 
-_TAGS = (*(0x8100,) * 6, *(0x88A8,) * 4, 0x9100, 0x9200, 0x22F0)
+_TAGS = (*(0x8100,) * 10, *(0x88A8,) * 8, 0x9100, 0x9200)
 _MORE = (0, 0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 3)
 _PADDED = 60
 """Bytes of the shortest frame on a wire, without its checksum."""

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 """From a case that shows a fault to the smallest one that still does."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tests.differential.case import Case
 from vnethash.rss.config import RssConfig
 from vnethash.rss.keys import MICROSOFT_KEY
-from vnethash.virtio.hash_types import HashType
+from vnethash.virtio.hash_types import HashType, TunnelType
 
 Shows = Callable[[Case], bool]
 
@@ -30,7 +30,7 @@ def _configuration(case: Case, shows: Shows) -> Case:
     for usual in _USUAL:
         if case.config == usual or shows(case.with_config(usual)):
             return case.with_config(usual)
-    for changes in _CHANGES:
+    for changes in _simpler(case.config):
         simpler = case.with_config(case.config.replace(**changes))
         if simpler != case and shows(simpler):
             case = simpler
@@ -38,12 +38,18 @@ def _configuration(case: Case, shows: Shows) -> Case:
 
 
 _USUAL = (RssConfig.default(1), RssConfig.default(4).replace(unclassified_queue=3))
-_CHANGES: tuple[dict[str, Any], ...] = (
-    {name: getattr(_USUAL[1], name) for name in ("queues", "indirection_table")}
-    | {"unclassified_queue": 3},
-    {"key": MICROSOFT_KEY},
-    {"hash_types": HashType.ALL},
-)
+
+
+def _simpler(config: RssConfig) -> Iterator[dict[str, Any]]:
+    """Changes that make it simpler, each for itself."""
+    usual = _USUAL[1]
+    yield {
+        name: getattr(usual, name) for name in ("queues", "indirection_table", "unclassified_queue")
+    }
+    yield {"key": MICROSOFT_KEY}
+    yield {"hash_types": HashType.ALL}
+    if config.tunnels:
+        yield from ({"tunnels": tunnel} for tunnel in (*TunnelType, TunnelType.NONE))
 
 
 def _pieces(case: Case, shows: Shows) -> Case:
