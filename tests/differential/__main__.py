@@ -102,7 +102,9 @@ def main(arguments: Sequence[str]) -> int:
         _print(Console(highlight=False), seed, seconds, total, sample)
     for finding, path in list(zip(findings.values(), paths, strict=True))[:_SHOWN]:
         print(f"\n{path}", *finding.lines(), sep="\n", file=sys.stderr)
-    return 1 if total.disagreements or sample.disagreements else 0
+    if total.disagreements or sample.disagreements:
+        return 1
+    return 130 if not options.corpus and total.frames < options.frames else 0
 
 
 def _has_rights(console: Console) -> bool:
@@ -123,14 +125,22 @@ def _scapy(count: int, seed: str) -> list[bytes]:
 def _generated(
     options: argparse.Namespace, seed: str, pool: Sequence[bytes], bpf: bool, console: Console
 ) -> Result:
+    """All batches; after an interrupt what was done until then."""
     total = Result()
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    tenth = options.frames / 10
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("frames", total=options.frames)
-        results = run(batches(seed, options.frames), pool, jobs=options.jobs, bpf=bpf)
-        for result in results:
-            total.add(result)
-            progress.advance(task, result.frames)
+        todo = batches(seed, options.frames)
+        try:
+            for result in run(todo, pool, jobs=options.jobs, bpf=bpf):
+                before = total.frames
+                total.add(result)
+                progress.advance(task, result.frames)
+                if not console.is_terminal and total.frames // tenth > before // tenth:
+                    console.print(f"{total.frames:,} frames, {total.disagreements:,} disagreements")
+        except KeyboardInterrupt:
+            console.print("interrupted")
     return total
 
 

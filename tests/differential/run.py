@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 """Batches spread over processes."""
 
+import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from itertools import islice
@@ -19,6 +20,7 @@ _pool: Sequence[bytes]
 
 def _start(bpf: bool, pool: Sequence[bytes]) -> None:
     global _implementations, _pool
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent tells when to end
     _implementations, _pool = Implementations(bpf=bpf), pool
 
 
