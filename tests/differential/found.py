@@ -47,7 +47,11 @@ class Finding:
         return lines + [f"{name:<10} {_phrase(answer)}" for name, answer in self.said.items()]
 
     def to_json(self) -> dict[str, Any]:
-        """A file of vectors with this one in it; the reference is taken for right."""
+        """A file of vectors with this one in it; the reference is taken for right.
+
+        What it lacks is the statement of docs/conformance.md that it is about:
+        whoever finds out why adds it, and the reason.
+        """
         explained = explain(self.case.frame, self.case.config, l3=self.case.l3)
         others = "; ".join(
             f"{name} said {_phrase(answer)}"
@@ -55,6 +59,7 @@ class Finding:
             if name != "reference"
         )
         return {
+            "$schema": "schema.json",
             "topic": "found",
             "title": "Found by differential testing",
             "specification": "virtio 1.3",

@@ -13,11 +13,14 @@ from tests.differential.dice import Dice
 from tests.differential.generate import frame, l3_frame
 from tests.differential.implementations import GO_ON, HashStage, Implementations, is_runnable
 from tests.effort import examples
+from tests.kernel.hash_programs import compiled
 from tests.unit.test_differential import takes_df_for_a_fragment
 from vnethash.errors import BpfError
+from vnethash.kernel import link, netns
 from vnethash.rss.classified import Classified
 from vnethash.rss.config import RssConfig
 from vnethash.rss.reference import classify
+from vnethash.tap import Tap
 
 CONFIG = RssConfig.default(8)
 
@@ -95,6 +98,22 @@ def test_a_sample_through_taps(no_leaks: None) -> None:
     result = live.sample("kernel", examples(1200), [])
     assert (result.disagreements, result.findings) == (0, [])
     assert result.frames > examples(1200) * 0.9
+
+
+@pytest.mark.parametrize("l3", [False, True])
+def test_large_frames_of_the_sample_lie_in_pieces(no_leaks: None, l3: bool) -> None:
+    """Asked of the kernel, by a hash program that sees where the first piece ends."""
+    program = compiled("if (frame->data + 100 > frame->data_end) vnet_count(0); vnet_count(1);")
+    frames = [bytes(5000), bytes(4500), bytes(1000)]
+    with (
+        netns.fresh(),
+        Tap.open("sample0", queues=2, program=program, l3=l3, up=False) as tap,
+    ):
+        link.quiet(tap.name)
+        link.set_mtu(tap.name, 9000)
+        link.set_up(tap.name)
+        live._send(tap, frames, 1 if l3 else 14)
+        assert tap.stats().counts[:2] == (2, 3)
 
 
 def test_a_tap_that_disagrees_is_found(
