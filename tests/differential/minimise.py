@@ -53,18 +53,29 @@ def _simpler(config: RssConfig) -> Iterator[dict[str, Any]]:
 
 
 def _pieces(case: Case, shows: Shows) -> Case:
-    """Cut out whatever can be missed, large pieces first."""
+    """Cut out whatever can be missed: large pieces first, then headers wherever they begin."""
     size = len(case.frame)
     while size:
-        at = 0
-        while at < len(case.frame):
-            shorter = case.with_frame(case.frame[:at] + case.frame[at + size :])
-            if shows(shorter):
-                case = shorter
-            else:
-                at += size
+        case = _without(case, shows, size, step=size)
         size //= 2
+    for size in range(_LONGEST, 2, -2):
+        case = _without(case, shows, size, step=2)
     return case
+
+
+def _without(case: Case, shows: Shows, size: int, step: int) -> Case:
+    at = 0
+    while at < len(case.frame):
+        shorter = case.with_frame(case.frame[:at] + case.frame[at + size :])
+        if shows(shorter):
+            case = shorter
+        else:
+            at += step
+    return case
+
+
+_LONGEST = 72
+"""Bytes of the headers in front of what a tunnel carries; all headers are of even length."""
 
 
 def _counted(case: Case, shows: Shows) -> Case:

@@ -77,7 +77,11 @@ def _remove(dice: Dice, frame: bytearray, other: bytes) -> None:
 
 
 def _lengthen(dice: Dice, frame: bytearray, other: bytes) -> None:
-    frame += other[: dice.below(48)]
+    """A little, or so much that a length of 255 units may be true."""
+    if dice.chance(0.1):
+        frame += dice.some(2300)
+    else:
+        frame += other[: dice.below(48)]
 
 
 _CHANGES = (
