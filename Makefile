@@ -3,9 +3,9 @@
 
 PY := .venv/bin/python
 ARGS ?=
-SHELL_SCRIPTS := tools/setup tools/reproducible tools/sanitize .ci/run
+SHELL_SCRIPTS := tools/setup tools/reproducible tools/sanitize tools/fuzz tools/coverage .ci/run
 
-.PHONY: help demo test test-lab lint format bench build reproducible sanitize clean run-setup dev-setup lab-setup
+.PHONY: help demo test test-lab lint format bench build reproducible sanitize differential fuzz coverage clean run-setup dev-setup lab-setup
 
 help:
 	@echo "make demo          the main job, on this kernel, in a namespace of its own"
@@ -17,6 +17,9 @@ help:
 	@echo "make build         rebuild what is made from native/"
 	@echo "make reproducible  the BPF object does not depend on where it is built"
 	@echo "make sanitize      tests of the native core under AddressSanitizer and UBSan"
+	@echo "make differential  a million frames through all implementations; ARGS='--frames N --seed WORD'"
+	@echo "make fuzz          ten million of them, and five minutes of coverage-guided fuzzing"
+	@echo "make coverage      lines and branches of the dissector, virtio/ and rss/ that tests reach"
 	@echo "make clean         remove all that was made"
 
 demo: run-setup
@@ -49,6 +52,16 @@ reproducible: dev-setup
 
 sanitize: dev-setup
 	@tools/sanitize $(ARGS)
+
+differential: dev-setup
+	@$(PY) -m tests.differential --frames 1000000 $(ARGS)
+
+fuzz: dev-setup
+	@tools/fuzz 300
+	@$(PY) -m tests.differential --frames 10000000 $(ARGS)
+
+coverage: dev-setup
+	@tools/coverage
 
 run-setup:
 	@tools/setup run

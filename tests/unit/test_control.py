@@ -207,5 +207,7 @@ def test_json() -> None:
         "unicast": ["02:00:00:00:00:01"],
         "multicast": ["01:00:5e:00:00:01"],
     }
+    assert MacAddrSet(MAC).to_json() == {"command": "MAC_ADDR_SET", "mac": "02:00:00:00:00:01"}
+    assert AnnounceAck().to_json() == {"command": "ANNOUNCE_ACK"}
     assert GuestOffloadsSet(1 << 1 | 1 << 6).to_json()["offloads"] == ["guest-csum", "0x40"]
     assert HashTunnelSet(TunnelType.VXLAN | 1 << 9).to_json()["tunnel_types"] == ["VXLAN", "0x200"]

@@ -402,7 +402,7 @@ class NetDevice:
             case GuestOffloadsSet(offloads=bits):
                 self._need(Feature.CTRL_GUEST_OFFLOADS)
                 return replace(state, offloads=_offloads(bits, state.features))
-            case HashTunnelSet(tunnel_types=types):
+            case HashTunnelSet(tunnel_types=types):  # pragma: no branch: there is no other command
                 self._need(Feature.HASH_TUNNEL)
                 strange = types & ~int(self.offer.tunnel_types)
                 if strange:
