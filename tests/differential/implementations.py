@@ -126,6 +126,7 @@ class Implementations(Closing):
         self._judge = judge
         self._make_hasher = make_hasher
         self._stages: dict[bool, HashStage] = {}
+        self._asked: tuple[RssConfig, bool, Hasher] | None = None
         if bpf:
             try:
                 for l3 in (False, True):
@@ -152,6 +153,7 @@ class Implementations(Closing):
         And how many frames the hash stage was run on. Its queues are compared by
         its counters of all frames, so where these differ every frame is a suspect.
         """
+        self._asked = None  # the stage gets another configuration
         native = self._make_hasher(config, l3).classify_many(frames)
         found = {i for i, (a, b) in enumerate(zip(native, expected, strict=True)) if a != b}
         if l3 not in self._stages:
@@ -182,13 +184,18 @@ class Implementations(Closing):
 
         The hash stage is left out where it cannot be run on the frame.
         """
+        config, l3 = case.config, case.l3
+        stage = self._stages.get(l3)
+        if self._asked is None or self._asked[0] is not config or self._asked[1] != l3:
+            # Minimising asks about one configuration many times.
+            self._asked = (config, l3, self._make_hasher(config, l3))
+            if stage:
+                stage.configure(config)
         said: dict[str, Classified | str] = {
-            "reference": self._judge(case.frame, case.config, case.l3).classified,
-            "native": self._make_hasher(case.config, case.l3).classify(case.frame),
+            "reference": self._judge(case.frame, config, l3).classified,
+            "native": self._asked[2].classify(case.frame),
         }
-        if case.l3 in self._stages and is_runnable(case.frame):
-            stage = self._stages[case.l3]
-            stage.configure(case.config)
+        if stage and is_runnable(case.frame):
             try:
                 said["bpf"] = stage.classify(case.frame)
             except VnethashError as error:
