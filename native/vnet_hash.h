@@ -22,6 +22,7 @@
  *
  *	vnet_at() vnet_copy_at()        bytes of the frame, or 0 if they are not there
  *	vnet_dissect() and its parts    the headers RSS looks at    (tunnel.h, dissect.h)
+ *	vnet_cut()                      a frame that ends with a packet   (frame.h)
  *	vnet_rss()                      what the specification says   (steer.h)
  *	vnet_toeplitz()                 the hash of other words by the key
  *	vnet_steer()                    a hash of its own through the table

@@ -4,8 +4,9 @@
  * 2890), over IPv4 or IPv6. All flows of one tunnel have the same outer
  * addresses, and would share a queue.
  *
- * What is no such tunnel, or carries no IP, is hashed by its outer headers.
- * One level is unwrapped; extension headers in front of a tunnel are not.
+ * What is no such tunnel, or carries no IP, is hashed by its outer headers:
+ * the inner header hash of the specification, which vnet_dissect() has, leaves
+ * packets of a tunnel without IP unhashed. One level is unwrapped.
  */
 #include <vnet_hash.h>
 
@@ -14,8 +15,6 @@
 #endif
 
 enum {
-	UDP = 17,
-	GRE = 47,
 	VXLAN_HAS_ID = 0x08, /* the I flag: without it this is something else */
 	TRANSPARENT_ETHERNET = 0x6558,
 	GRE_CHECKSUM = 0x8000,
@@ -24,45 +23,18 @@ enum {
 	GRE_UNKNOWN = 0x4fff, /* routing, reserved bits, and any version but 0 */
 };
 
-/* What an IP packet carries. */
-struct payload {
-	__u32 offset;
-	__u8 protocol; /* 0: nothing we could look into */
-};
-
-static __always_inline struct payload ip_payload(const struct vnet_frame *frame, struct vnet_l3 l3)
+static __always_inline struct vnet_l3 inside_vxlan(const struct vnet_frame *outer, __u32 udp)
 {
-	struct payload payload = {};
-	const __u8 *ip;
-
-	if (l3.type == VNET_IPV4) {
-		ip = vnet_at(frame, l3.offset, 20);
-		if (ip && !(vnet_be16(ip + 6) & 0x3fff)) { /* no fragment */
-			payload.offset = l3.offset + (ip[0] & 15) * 4;
-			payload.protocol = ip[9];
-		}
-	} else if (l3.type == VNET_IPV6) {
-		ip = vnet_at(frame, l3.offset, 40);
-		if (ip) {
-			payload.offset = l3.offset + 40;
-			payload.protocol = ip[6];
-		}
-	}
-	return payload;
-}
-
-static __always_inline struct vnet_l3 inside_vxlan(const struct vnet_frame *frame, __u32 udp)
-{
-	const __u8 *at = vnet_at(frame, udp, 16); /* UDP and VXLAN */
+	const __u8 *at = vnet_at(outer, udp, 16); /* UDP and VXLAN */
 
 	if (!at || vnet_be16(at + 2) != VXLAN_PORT || !(at[8] & VXLAN_HAS_ID))
 		return (struct vnet_l3){};
-	return vnet_find_l3(frame, udp + 16);
+	return vnet_find_l3(outer, udp + 16);
 }
 
-static __always_inline struct vnet_l3 inside_gre(const struct vnet_frame *frame, __u32 gre)
+static __always_inline struct vnet_l3 inside_gre(const struct vnet_frame *outer, __u32 gre)
 {
-	const __u8 *at = vnet_at(frame, gre, 4);
+	const __u8 *at = vnet_at(outer, gre, 4);
 	__u16 flags, type;
 
 	if (!at)
@@ -79,22 +51,25 @@ static __always_inline struct vnet_l3 inside_gre(const struct vnet_frame *frame,
 	if (flags & GRE_SEQUENCE)
 		gre += 4;
 	if (type == TRANSPARENT_ETHERNET)
-		return vnet_find_l3(frame, gre);
+		return vnet_find_l3(outer, gre);
 	return (struct vnet_l3){ .offset = gre, .type = type };
 }
 
 VNET_HASH_PROGRAM(frame, verdict)
 {
-	struct vnet_l3 outer = vnet_frame_l3(frame), inner = {};
-	struct payload payload = ip_payload(frame, outer);
 	struct vnet_headers headers;
+	struct vnet_l3 inner = {};
+	struct vnet_frame outer;
 
-	if (payload.protocol == UDP)
-		inner = inside_vxlan(frame, payload.offset);
-	else if (payload.protocol == GRE)
-		inner = inside_gre(frame, payload.offset);
-	if (inner.type != VNET_IPV4 && inner.type != VNET_IPV6)
-		inner = outer;
-	vnet_dissect_l3(frame, &headers, inner);
+	vnet_dissect_l3(frame, &headers, vnet_frame_l3(frame));
+	if (headers.payload.protocol == VNET_UDP || headers.payload.protocol == VNET_GRE) {
+		outer = vnet_cut(frame, headers.payload.end); /* what is inside ends with it */
+		if (headers.payload.protocol == VNET_UDP)
+			inner = inside_vxlan(&outer, headers.payload.offset);
+		else
+			inner = inside_gre(&outer, headers.payload.offset);
+		if (inner.type == VNET_IPV4 || inner.type == VNET_IPV6)
+			vnet_dissect_l3(&outer, &headers, inner);
+	}
 	vnet_rss(&headers, verdict);
 }
