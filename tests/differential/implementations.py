@@ -31,6 +31,7 @@ _MARK = b"\xb5\x1d"
 _RECORD = 8
 _ROOM = 1 << 16
 _SHORTEST = {b"\x08\x00": 34, b"\x86\xdd": 54}
+_LONGEST = 3072
 
 
 def is_runnable(frame: bytes) -> bool:
@@ -38,9 +39,10 @@ def is_runnable(frame: bytes) -> bool:
 
     It refuses what has no byte behind an Ethernet header, and what by its
     EtherType is IP and is cut before the end of the IP header. Behind a VLAN
-    tag, and on a device without Ethernet headers, it does not look.
+    tag, and on a device without Ethernet headers, it does not look. And what
+    does not fit a page with all that goes around a packet, some 3500 bytes.
     """
-    return _SHORTEST.get(frame[12:14], 15) <= len(frame) <= _ROOM - 256
+    return _SHORTEST.get(frame[12:14], 15) <= len(frame) <= _LONGEST
 
 
 class HashStage(Closing):

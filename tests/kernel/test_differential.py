@@ -101,6 +101,17 @@ def test_a_sample_through_taps(no_leaks: None) -> None:
     assert result.frames > examples(1200) * 0.9
 
 
+def test_frames_above_a_page_are_not_run(no_leaks: None) -> None:
+    with HashStage(l3=False) as stage:
+        stage.configure(CONFIG)
+        longest = bytes(3072)
+        assert is_runnable(longest)
+        assert stage.classify(longest) == classify(longest, CONFIG)
+        assert not is_runnable(longest + b"\0")
+        with pytest.raises(BpfError):  # on pages of 4 KiB
+            stage.record(bytes(4096))
+
+
 @pytest.mark.parametrize("l3", [False, True])
 def test_large_frames_of_the_sample_lie_in_pieces(no_leaks: None, l3: bool) -> None:
     """Asked of the kernel, by a hash program that sees where the first piece ends."""
