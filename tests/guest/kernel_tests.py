@@ -9,7 +9,17 @@ from vnethash.lab.uml import Guest
 SUBSET = [
     f"tests/kernel/test_{name}.py"
     for name in (
-        *("stages", "tap", "traffic", "tunnels", "tc", "replay", "program_engine", "vectors"),
+        *(
+            "stages",
+            "tap",
+            "traffic",
+            "tunnels",
+            "differential",
+            "tc",
+            "replay",
+            "program_engine",
+            "vectors",
+        ),
     )
 ]
 
