@@ -1,30 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-"""The distribution's kernel for virtual machines, fetched by apt and kept in a cache.
+"""The distribution's kernels, fetched by apt and kept in a cache.
 
-Nothing is installed: of the package we want one file and a few modules.
+Nothing is installed: of a package we want one file and some modules.
 """
 
-import os
+import hashlib
+import lzma
 import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-PACKAGE = "linux-image-cloud-amd64"
+from tests.guest import cache
 
-# In the order in which they can be loaded.
-_MODULES = (
-    "virtio_ring",
-    "virtio",
-    "virtio_pci_modern_dev",
-    "virtio_pci_legacy_dev",
-    "virtio_pci",
-    "failover",
-    "net_failover",
-    "virtio_net",
+CLOUD = "linux-image-cloud-amd64"
+"""The distribution's kernel for virtual machines: a quarter of the size of the others."""
+
+SERIES = {
+    "6.1": ("linux-image-6.1-amd64", "linux-image-amd64"),
+    "6.12": ("linux-image-6.12-amd64", "linux-image-amd64"),
+}
+"""Packages that may depend on a kernel of a series: another release has another name."""
+
+NETWORK_CARD = ("virtio_pci", "virtio_net")
+"""What a guest of `vnethash serve` loads."""
+
+HOST = (
+    *("virtio_pci", "9pnet_virtio", "9p"),
+    *("tun", "veth", "bridge", "dummy", "8021q", "macvlan", "vhost_net"),
+    *("sch_ingress", "cls_bpf", "act_gact", "act_mirred", "act_skbedit"),
 )
+"""What a machine loads that has its root from elsewhere and runs `vnethash`."""
+
+_ORDER = "modules"
 
 
 class KernelError(Exception):
@@ -33,55 +44,95 @@ class KernelError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DebianKernel:
-    """A kernel for QEMU's -kernel; ``modules`` in the order to load them, virtio-net last."""
+    """A kernel for QEMU's -kernel; ``modules`` in the order to load them."""
 
     image: Path
     modules: tuple[Path, ...]
 
 
-def get() -> DebianKernel:
-    """The newest one in the cache, else the distribution's. Raises KernelError."""
-    cache = _cache()
-    found = sorted(cache.glob(f"{PACKAGE}_*"), key=lambda folder: folder.stat().st_mtime)
-    folder = found[-1] if found else _fetch(cache)
-    return DebianKernel(folder / "vmlinuz", tuple(folder / f"{name}.ko" for name in _MODULES))
+def get(package: str = CLOUD, modules: Sequence[str] = NETWORK_CARD) -> DebianKernel:
+    """The newest one in the cache, else the distribution's. Raises KernelError.
+
+    ``package`` is one that depends on that of the kernel; ``modules`` come
+    with what they need, and without what is built in.
+    """
+    return _get(package, modules, r"linux-image-\d\S+")
 
 
-def _cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser().absolute() / "vnethash" / "guest"
+def of_series(series: str) -> DebianKernel:
+    """As get(), of this series, with the modules of HOST. Raises KernelError."""
+    reason = KernelError(f"no kernel {series} is known: {', '.join(SERIES)}")
+    for package in SERIES.get(series, ()):
+        try:
+            return _get(package, HOST, rf"linux-image-{re.escape(series)}\.\d\S+")
+        except KernelError as error:
+            reason = error
+    raise reason
 
 
-def _fetch(cache: Path) -> Path:
+def _get(package: str, modules: Sequence[str], pattern: str) -> DebianKernel:
+    kept = cache.folder("guest")
+    key = hashlib.sha256(" ".join(modules).encode()).hexdigest()[:8]
+    prefix = f"{package}_{key}_"
+    found = sorted(kept.glob(f"{prefix}*"), key=lambda folder: folder.stat().st_mtime)
+    folder = found[-1] if found else _fetch(kept, prefix, package, modules, pattern)
+    order = (folder / _ORDER).read_text().split()
+    return DebianKernel(folder / "vmlinuz", tuple(folder / name for name in order))
+
+
+def _fetch(kept: Path, prefix: str, package: str, modules: Sequence[str], pattern: str) -> Path:
     """Download and unpack; what we need of it ends in a folder named by its version."""
-    said = _run("apt-cache", "depends", "--no-recommends", PACKAGE)
-    match = re.search(r"Depends: (linux-image-\S+)", said)
+    said = _run("apt-cache", "depends", "--no-recommends", package)
+    match = re.search(rf"Depends: ({pattern})", said)
     if match is None:
-        raise KernelError(f"apt knows no {PACKAGE} (apt-get update)")
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".making-", dir=cache) as scratch:
+        raise KernelError(f"apt knows no {package} (apt-get update)")
+    with tempfile.TemporaryDirectory(prefix=cache.MAKING, dir=kept) as scratch:
         _run("apt-get", "-qq", "download", match[1], cwd=scratch)
-        (package,) = Path(scratch).glob("*.deb")
-        version = _run("dpkg-deb", "--field", str(package), "Version").strip()
-        unpacked, kept = Path(scratch, "unpacked"), Path(scratch, "kept")
-        _run("dpkg-deb", "--extract", str(package), str(unpacked))
-        kept.mkdir()
+        (file,) = Path(scratch).glob("*.deb")
+        version = _run("dpkg-deb", "--field", str(file), "Version").strip()
+        unpacked, made = Path(scratch, "unpacked"), Path(scratch, "made")
+        _run("dpkg-deb", "--extract", str(file), str(unpacked))
+        made.mkdir()
         (image,) = unpacked.glob("boot/vmlinuz-*")
-        shutil.copy(image, kept / "vmlinuz")
-        for name in _MODULES:
-            (module,) = unpacked.rglob(f"{name}.ko")
-            shutil.copy(module, kept)
-        folder = cache / f"{PACKAGE}_{version}"
-        if not folder.exists():  # another may have been faster
-            kept.rename(folder)
-    return folder
+        shutil.copy(image, made / "vmlinuz")
+        there = {_name(path): path for path in unpacked.rglob("*.ko*")}
+        order = _in_order(modules, there)
+        for name in order:
+            (made / f"{name}.ko").write_bytes(_content(there[name]))
+        (made / _ORDER).write_text("".join(f"{name}.ko\n" for name in order))
+        return cache.keep(made, kept / f"{prefix}{version}")
+
+
+def _in_order(wanted: Iterable[str], there: Mapping[str, Path]) -> list[str]:
+    """These modules, each behind those it needs. One that is no file is built in."""
+    order: list[str] = []
+    for name in wanted:
+        if name in there and name not in order:
+            needs = _run("modinfo", "--field", "depends", str(there[name])).strip()
+            before = _in_order(filter(None, needs.replace("-", "_").split(",")), there)
+            order += [each for each in [*before, name] if each not in order]
+    return order
+
+
+def _name(module: Path) -> str:
+    """As the kernel has it."""
+    return module.name.partition(".")[0].replace("-", "_")
+
+
+def _content(module: Path) -> bytes:
+    data = module.read_bytes()
+    return lzma.decompress(data) if module.suffix == ".xz" else data
 
 
 def _run(*command: str, cwd: str | None = None) -> str:
+    path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    program = shutil.which(command[0], path=path)
+    if program is None:
+        raise KernelError(f"{command[0]} is not here to fetch a kernel with")
     try:
-        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=True)
-    except FileNotFoundError:
-        raise KernelError(f"{command[0]} is not here to fetch {PACKAGE} with") from None
+        done = subprocess.run(
+            [program, *command[1:]], cwd=cwd, capture_output=True, text=True, check=True
+        )
     except subprocess.CalledProcessError as error:
         raise KernelError(f"{' '.join(command)}: {error.stderr.strip()}") from error
     return done.stdout
