@@ -58,10 +58,28 @@ def release() -> str:
     return next(name for name in _RELEASES if name != here)
 
 
+def get() -> Path:
+    """The archive: from the cache, else made. Raises RootError.
+
+    Its name is of all that decides what it holds, but for the state of the mirror.
+    """
+    if reason := missing():
+        raise RootError(reason)
+    kept = cache.folder("guest")
+    key = hashlib.sha256(" ".join([platform.machine(), *PACKAGES]).encode()).hexdigest()[:8]
+    place = kept / f"root-{release()}-{key}.tar.gz"
+    if not place.exists():
+        with tempfile.TemporaryDirectory(prefix=cache.MAKING, dir=kept) as scratch:
+            made = Path(scratch, "archive")
+            _make(Path(scratch, "root"), made)
+            made.rename(place)
+    return place
+
+
 @contextmanager
 def unpacked() -> Iterator[Path]:
     """A fresh copy, gone after the block. Raises RootError."""
-    archive = _archive()
+    archive = get()
     with tempfile.TemporaryDirectory(prefix="vnethash-root-") as scratch:
         root = Path(scratch)
         root.chmod(0o755)
@@ -116,21 +134,6 @@ def install(root: Path, wheel: Path) -> None:
         done = run(root, command, timeout=300)
         if done.returncode:
             raise RootError(f"{' '.join(command)}: {done.stderr.strip()}")
-
-
-def _archive() -> Path:
-    """In the cache, by all that decides what it holds but the state of the mirror."""
-    if reason := missing():
-        raise RootError(reason)
-    kept = cache.folder("guest")
-    key = hashlib.sha256(" ".join([platform.machine(), *PACKAGES]).encode()).hexdigest()[:8]
-    place = kept / f"root-{release()}-{key}.tar.gz"
-    if not place.exists():
-        with tempfile.TemporaryDirectory(prefix=cache.MAKING, dir=kept) as scratch:
-            made = Path(scratch, "archive")
-            _make(Path(scratch, "root"), made)
-            made.rename(place)
-    return place
 
 
 def _make(root: Path, archive: Path) -> None:

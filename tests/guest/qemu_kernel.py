@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests.guest import debian_kernel, initramfs, uml
 from tests.guest.debian_kernel import DebianKernel
+from tests.guest.uml import ROOT
 from vnethash.lab import guest
 from vnethash.lab.guest import Guest, GuestResult
 
@@ -103,7 +104,7 @@ def start(
     cpus: int = 2,
     env: Mapping[str, str] | None = None,
     root: Path = Path("/"),
-    cwd: Path = uml.ROOT,
+    cwd: Path = ROOT,
 ) -> Guest:
     """Boot a guest that runs the command and powers itself off. KernelError, GuestError."""
     machine = Machine(debian_kernel.of_series(series), root, cpus)
@@ -119,7 +120,7 @@ def run(
     cpus: int = 2,
     env: Mapping[str, str] | None = None,
     root: Path = Path("/"),
-    cwd: Path = uml.ROOT,
+    cwd: Path = ROOT,
 ) -> GuestResult:
     """As start(), and wait for it."""
     with start(

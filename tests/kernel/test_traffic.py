@@ -108,7 +108,8 @@ def test_tcp_with_segmentation_offload(
         assert packet.has_record == from_kernel(engine, reporting, packet.hash_report)
     segmented = [p for _, p in wire.seen if p.header.gso_type != GsoType.NONE]
     assert segmented
-    assert max(len(packet.frame) for packet in segmented) > 4500
+    # Two segments at least: a slow sender has no more ready at once.
+    assert max(len(packet.frame) for packet in segmented) > 2000
 
 
 @pytest.mark.parametrize("engine", KERNEL_ENGINES)
