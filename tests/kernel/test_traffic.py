@@ -285,8 +285,8 @@ def test_no_packet_mixes_two_configurations(engine: str, reporting: Reporting) -
         seen: Counter[tuple[int, int]] = Counter()
         try:
             sent = received = 0
-            deadline = time.monotonic() + 2
-            while time.monotonic() < deadline:
+            begun = time.monotonic()
+            while time.monotonic() < begun + (2 if changes > 100 else 60):
                 # A reader knows 64 configurations back, however long it was kept waiting.
                 allowed = changes + 40
                 for frame in flows:
