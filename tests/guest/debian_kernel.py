@@ -17,13 +17,13 @@ from pathlib import Path
 from tests.guest import cache
 
 CLOUD = "linux-image-cloud-amd64"
-"""The distribution's kernel for virtual machines: a quarter of the size of the others."""
+"""Depends on the distribution's kernel for virtual machines, which is smaller than the others."""
 
 SERIES = {
     "6.1": ("linux-image-6.1-amd64", "linux-image-amd64"),
     "6.12": ("linux-image-6.12-amd64", "linux-image-amd64"),
 }
-"""Packages that may depend on a kernel of a series: another release has another name."""
+"""Packages of which one depends on the kernel of a series; which, is up to the release."""
 
 NETWORK_CARD = ("virtio_pci", "virtio_net")
 """What a guest of `vnethash serve` loads."""
@@ -50,44 +50,47 @@ class DebianKernel:
     modules: tuple[Path, ...]
 
 
-def get(package: str = CLOUD, modules: Sequence[str] = NETWORK_CARD) -> DebianKernel:
-    """The newest one in the cache, else the distribution's. Raises KernelError.
-
-    ``package`` is one that depends on that of the kernel; ``modules`` come
-    with what they need, and without what is built in.
-    """
-    return _get(package, modules, r"linux-image-\d\S+")
+def get() -> DebianKernel:
+    """CLOUD, for a guest of `vnethash serve`. Raises KernelError."""
+    return _get(CLOUD, [CLOUD], NETWORK_CARD, r"\d")
 
 
 def of_series(series: str) -> DebianKernel:
-    """As get(), of this series, with the modules of HOST. Raises KernelError."""
-    reason = KernelError(f"no kernel {series} is known: {', '.join(SERIES)}")
-    for package in SERIES.get(series, ()):
-        try:
-            return _get(package, HOST, rf"linux-image-{re.escape(series)}\.\d\S+")
-        except KernelError as error:
-            reason = error
-    raise reason
+    """The kernel of a series, with the modules of HOST. Raises KernelError."""
+    if series not in SERIES:
+        raise KernelError(f"no kernel {series} is known: {', '.join(SERIES)}")
+    return _get(f"linux-{series}-amd64", SERIES[series], HOST, rf"{re.escape(series)}\.\d")
 
 
-def _get(package: str, modules: Sequence[str], pattern: str) -> DebianKernel:
+def _get(name: str, packages: Sequence[str], modules: Sequence[str], version: str) -> DebianKernel:
+    """The newest of this name in the cache, else of the first package that depends on one."""
     kept = cache.folder("guest")
     key = hashlib.sha256(" ".join(modules).encode()).hexdigest()[:8]
-    prefix = f"{package}_{key}_"
+    prefix = f"{name}_{key}_"
     found = sorted(kept.glob(f"{prefix}*"), key=lambda folder: folder.stat().st_mtime)
-    folder = found[-1] if found else _fetch(kept, prefix, package, modules, pattern)
+    folder = found[-1] if found else _fetch(kept, prefix, _package(packages, version), modules)
     order = (folder / _ORDER).read_text().split()
     return DebianKernel(folder / "vmlinuz", tuple(folder / name for name in order))
 
 
-def _fetch(kept: Path, prefix: str, package: str, modules: Sequence[str], pattern: str) -> Path:
+def _package(packages: Sequence[str], version: str) -> str:
+    """The kernel of such a version that one of them depends on."""
+    reason = ""
+    for package in packages:
+        try:
+            said = _run("apt-cache", "depends", "--no-recommends", package)
+        except KernelError as error:
+            reason = f": {error}"
+            continue
+        if match := re.search(rf"Depends: (linux-image-{version}\S+)", said):
+            return match[1]
+    raise KernelError(f"apt knows none of {', '.join(packages)} (apt-get update){reason}")
+
+
+def _fetch(kept: Path, prefix: str, package: str, modules: Sequence[str]) -> Path:
     """Download and unpack; what we need of it ends in a folder named by its version."""
-    said = _run("apt-cache", "depends", "--no-recommends", package)
-    match = re.search(rf"Depends: ({pattern})", said)
-    if match is None:
-        raise KernelError(f"apt knows no {package} (apt-get update)")
     with tempfile.TemporaryDirectory(prefix=cache.MAKING, dir=kept) as scratch:
-        _run("apt-get", "-qq", "download", match[1], cwd=scratch)
+        _run("apt-get", "-qq", "download", package, cwd=scratch)
         (file,) = Path(scratch).glob("*.deb")
         version = _run("dpkg-deb", "--field", str(file), "Version").strip()
         unpacked, made = Path(scratch, "unpacked"), Path(scratch, "made")

@@ -24,6 +24,12 @@ PACKAGES = ("python3", "python3-venv", "libbpf1", "iproute2")
 
 ENVIRONMENT_FOLDER = "opt/vnethash"
 
+# Of it, left out: half of its files.
+_NOT_NEEDED = (
+    *("var/cache/apt", "var/lib/apt/lists"),
+    *(f"usr/share/{name}" for name in ("doc", "info", "locale", "man", "zoneinfo")),
+)
+
 # The other one than this machine's.
 _RELEASES = ("trixie", "bookworm")
 
@@ -66,7 +72,9 @@ def get() -> Path:
     if reason := missing():
         raise RootError(reason)
     kept = cache.folder("guest")
-    key = hashlib.sha256(" ".join([platform.machine(), *PACKAGES]).encode()).hexdigest()[:8]
+    key = hashlib.sha256(
+        " ".join([platform.machine(), *PACKAGES, *_NOT_NEEDED]).encode()
+    ).hexdigest()[:8]
     place = kept / f"root-{release()}-{key}.tar.gz"
     if not place.exists():
         with tempfile.TemporaryDirectory(prefix=cache.MAKING, dir=kept) as scratch:
@@ -140,9 +148,9 @@ def _make(root: Path, archive: Path) -> None:
     packages = ",".join(PACKAGES)
     options = ["--variant=minbase", f"--include={packages}"]
     _run("debootstrap", *options, release(), str(root), _mirror())
-    shutil.rmtree(root / "var/cache/apt")
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(root / "var/lib/apt/lists")
+    for name in _NOT_NEEDED:
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(root / name)
     with tarfile.open(archive, "w:gz", compresslevel=1) as file:
         for path in sorted(root.iterdir()):
             if path.name not in ("dev", "proc", "sys"):

@@ -7,19 +7,19 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tests.effort import PART
 from tests.guest import debian_kernel, qemu_kernel, uml
 from tests.guest.kernel_tests import SUBSET
 from tests.guest.qemu_kernel import BOOT_GRACE
 from vnethash.kernel.egress import CLSACT, TCX
-from vnethash.lab import guest
-from vnethash.lab.guest import Machine
+from vnethash.lab.guest import Guest, Machine
 from vnethash.lab.inside.task import MARK, Task
 from vnethash.programs import compile_program
 
@@ -93,45 +93,55 @@ def answer(kernel: Kernel) -> dict[str, Any]:
 
 
 def _ask(kernel: Kernel) -> dict[str, Any]:
-    with (
-        tempfile.TemporaryDirectory(prefix="vnethash-programs-") as scratch,
-        ThreadPoolExecutor(kernel.guests) as pool,
-    ):
-        tasks = [
-            Task((), tests=tuple(SUBSET[number :: kernel.guests]))
-            for number in range(kernel.guests)
+    with tempfile.TemporaryDirectory(prefix="vnethash-programs-") as scratch:
+        whole = Task((), tests=tuple(SUBSET))
+        tasks = [replace(whole, programs=_objects(Path(scratch))), *[whole] * (kernel.guests - 1)]
+        commands = [
+            [sys.executable, "-m", "tests.kernels.inside", task.to_json()] for task in tasks
         ]
-        tasks[0] = replace(tasks[0], programs=_objects(Path(scratch)))
-        first, *others = pool.map(lambda task: _run(kernel, task), tasks)
+        outputs = _here(*commands) if kernel.machine is None else _there(kernel.machine(), commands)
+        first, *others = (_read(kernel, output) for output in outputs)
     for other in others:
         first["suite"] = _sum(first["suite"], other["suite"])
     return first
 
 
-def _run(kernel: Kernel, task: Task) -> dict[str, Any]:
-    command = [sys.executable, "-m", "tests.kernels.inside", task.to_json()]
-    if kernel.machine is None:
-        done = subprocess.run(
-            command,
-            cwd=uml.ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=_PATIENCE,
-            check=False,
-        )
-        output = done.stdout
-    else:
-        output = guest.run(
-            kernel.machine(),
-            command,
-            timeout=_PATIENCE,
-            mem=_MEMORY,
-            cwd=uml.ROOT,
-            boot_grace=BOOT_GRACE,
-            show=_show,
-        ).output
+def _here(command: Sequence[str]) -> list[str]:
+    done = subprocess.run(
+        command,
+        cwd=uml.ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=_PATIENCE,
+        check=False,
+    )
+    return [done.stdout]
+
+
+def _there(machine: Machine, commands: Sequence[Sequence[str]]) -> list[str]:
+    """What each command printed, in a guest of its own, all at the same time."""
+    with ExitStack() as stack:
+        guests = [
+            stack.enter_context(
+                Guest(
+                    machine,
+                    command,
+                    timeout=_PATIENCE,
+                    mem=_MEMORY,
+                    cwd=uml.ROOT,
+                    env={PART: f"{number}/{len(commands)}"},
+                )
+            )
+            for number, command in enumerate(commands)
+        ]
+        for guest in guests:
+            guest.wait(_PATIENCE + BOOT_GRACE)
+        return [guest.result().output for guest in guests]
+
+
+def _read(kernel: Kernel, output: str) -> dict[str, Any]:
     *_, said = output.splitlines() or [""]
     if not said.startswith(MARK):
         raise NoAnswerError(f"{kernel.name}: {output[-4000:]}")
@@ -143,16 +153,9 @@ def _sum(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """Of the tests of two guests."""
     return {
         "total": {name: count + other["total"][name] for name, count in one["total"].items()},
-        "files": one["files"] | other["files"],
         "skipped": dict(Counter(one["skipped"]) + Counter(other["skipped"])),
         "failed": one["failed"] + other["failed"],
     }
-
-
-def _show(part: bytes) -> None:
-    """To the terminal, past pytest, where -s has it go through."""
-    sys.stdout.write(part.decode(errors="replace"))
-    sys.stdout.flush()
 
 
 def _objects(folder: Path) -> tuple[tuple[str, str], ...]:

@@ -21,21 +21,15 @@ def tables(answers: Answers, portability: Sequence[Sequence[str]] = ()) -> str:
     """Markdown: what each kernel said, and what the other root did on each."""
     here = machine()
     date = datetime.now(UTC).date().isoformat()
-    parts = [
-        f"On {date}, {here['cpu']}, {here['cpus']} CPUs:",
-        _table(
-            ["kernel", "machine", "attach point", "JIT", "BTF", "USO", "passed", "skipped"],
-            [_kernel(kernel, answer) for kernel, answer in answers.items()],
-        ),
-        "Instructions the verifier looks at, of the million it allows, and the time that takes it:",
-        _table(
-            [
-                "program",
-                *(f"{_release(answer)}, {kernel.title}" for kernel, answer in answers.items()),
-            ],
-            _programs(answers.values()),
-        ),
-    ]
+    parts = [f"On {date}, {here['cpu']}, {here['cpus']} CPUs:"]
+    if answers:
+        head = ["kernel", "machine", "attach point", "JIT", "BTF", "USO", "passed", "skipped"]
+        kernels = [f"{_release(answer)}, {kernel.title}" for kernel, answer in answers.items()]
+        parts += [
+            _table(head, [_kernel(kernel, answer) for kernel, answer in answers.items()]),
+            "Instructions the verifier looks at, of the million it allows, and in what time:",
+            _table(["program", *kernels], _programs(answers.values())),
+        ]
     if portability:
         head = ["root", "kernel", "Python", "libbpf", "`vnethash demo`"]
         parts += [

@@ -67,6 +67,22 @@ def test_kernel_nobody_has() -> None:
         debian_kernel.of_series("2.4")
 
 
+def test_series_is_not_taken_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a release whose kernel is 6.12, and which has no other package for 6.1."""
+
+    def run(*command: str, cwd: str | None = None) -> str:
+        if command == ("apt-cache", "depends", "--no-recommends", "linux-image-amd64"):
+            return "linux-image-amd64\n  Depends: linux-image-6.12.48+deb13-amd64\n"
+        raise debian_kernel.KernelError(" ".join(command))
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(debian_kernel, "_run", run)
+    with pytest.raises(debian_kernel.KernelError, match="apt knows none of linux-image-6"):
+        debian_kernel.of_series("6.1")
+    with pytest.raises(debian_kernel.KernelError, match=r"download linux-image-6\.12\.48"):
+        debian_kernel.of_series("6.12")
+
+
 def test_modules_come_behind_those_they_need(booting: None) -> None:
     names = [path.stem for path in debian_kernel.of_series(SERIES).modules]
     assert names.index("9pnet") < names.index("9p")

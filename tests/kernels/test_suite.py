@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.guest.kernel_tests import SUBSET
-from tests.guest.test_uml import AT_LEAST
+from tests.guest.kernel_tests import AT_LEAST
 from tests.kernels import page
 from tests.kernels.kernels import KERNELS, Kernel, answer
 from vnethash.native import STAGES_OBJECT
@@ -43,7 +42,6 @@ def test_kernel_tests_pass(told: Mapping[str, Any]) -> None:
     suite = told["suite"]
     assert suite["failed"] == []
     assert suite["total"]["passed"] >= AT_LEAST
-    assert suite["files"].keys() == set(SUBSET)
 
 
 def test_only_what_the_kernel_lacks_is_skipped(told: Mapping[str, Any]) -> None:
