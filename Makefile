@@ -3,13 +3,15 @@
 
 PY := .venv/bin/python
 ARGS ?=
+WRITE_DOCS ?=
 SHELL_SCRIPTS := tools/setup tools/reproducible tools/sanitize tools/fuzz tools/coverage .ci/run
 
-.PHONY: help demo test test-lab lint format bench build reproducible sanitize differential fuzz coverage clean run-setup dev-setup lab-setup
+.PHONY: help demo test test-kernels test-lab lint format bench build reproducible sanitize differential fuzz coverage clean run-setup dev-setup lab-setup
 
 help:
 	@echo "make demo          the main job, on this kernel, in a namespace of its own"
 	@echo "make test          all tests; ARGS='-k name' chooses, VNETHASH_REQUIRE_KERNEL=1 forbids skips"
+	@echo "make test-kernels  the kernel tests on other kernels, the wheel in another root; see docs/kernels.md"
 	@echo "make test-lab      kernels of our own: built (once, 15 minutes), then tests in them"
 	@echo "make lint          ruff, mypy, shellcheck"
 	@echo "make format        let ruff format"
@@ -27,6 +29,9 @@ demo: run-setup
 
 test: dev-setup
 	@$(PY) -m pytest $(ARGS)
+
+test-kernels: dev-setup
+	@VNETHASH_REQUIRE_KERNELS=1 VNETHASH_WRITE_DOCS=$(WRITE_DOCS) $(PY) -m pytest tests/kernels $(ARGS)
 
 test-lab: lab-setup
 	@.venv/bin/vnethash lab build

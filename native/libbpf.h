@@ -143,6 +143,8 @@ uint32_t bpf_program__flags(const struct bpf_program *program);
 int bpf_program__set_flags(struct bpf_program *program, uint32_t flags);
 int bpf_program__set_autoload(struct bpf_program *program, bool autoload);
 int bpf_program__type(const struct bpf_program *program);
+int bpf_program__set_log_level(struct bpf_program *program, uint32_t level);
+int bpf_program__set_log_buf(struct bpf_program *program, char *text, size_t size);
 int bpf_program__set_type(struct bpf_program *program, enum vnb_prog_type type);
 struct bpf_map *bpf_object__find_map_by_name(const struct bpf_object *object, const char *name);
 struct bpf_map *bpf_object__next_map(const struct bpf_object *object, const struct bpf_map *after);

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 """What all tests share: who may run the tests that need the kernel.
 
-VNETHASH_REQUIRE_KERNEL=1 turns "skipped for want of rights" into a failure.
+VNETHASH_REQUIRE_KERNEL=1 turns "skipped for want of rights" into a failure,
+VNETHASH_PART=1/3 leaves two thirds of the tests to others.
 """
 
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.effort import in_part
 from vnethash.errors import VnethashError
 from vnethash.kernel import caps, netns, tun
 from vnethash.kernel.caps import Cap
@@ -17,10 +19,13 @@ from vnethash.kernel.caps import Cap
 _KERNEL_TESTS = Path(__file__).parent / "kernel"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(_KERNEL_TESTS):
             item.add_marker(pytest.mark.kernel)
+    if others := [item for number, item in enumerate(items) if not in_part(number)]:
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for number, item in enumerate(items) if in_part(number)]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

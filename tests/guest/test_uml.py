@@ -12,14 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.guest import uml
-from tests.guest.kernel_tests import TIMEOUT
+from tests.guest.kernel_tests import AT_LEAST, TIMEOUT
 from vnethash.lab.uml import Guest
 
 pytestmark = pytest.mark.guest
-
-# The kernel tests run there: the way of a packet, not the wrappers around it.
-# How many of them must at least run, so that none go missing unseen.
-AT_LEAST = 150
 
 # What Linux 6.1 does not have: the one reason for which a test may be skipped.
 ABSENT = ("tcx not supported", "USO not supported")

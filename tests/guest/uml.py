@@ -58,12 +58,12 @@ def main(command: Sequence[str]) -> int:
     if reason := missing():
         print(reason, file=sys.stderr)
         return 1
-    result = uml.run(kernel(), command, timeout=600, cwd=ROOT, show=_show)
+    result = uml.run(kernel(), command, timeout=600, cwd=ROOT, show=show)
     print(f"exit status {result.exit_status} after {result.seconds:.1f} s", file=sys.stderr)
     return result.exit_status
 
 
-def _show(part: bytes) -> None:
+def show(part: bytes) -> None:
     sys.stdout.buffer.write(part)
     sys.stdout.buffer.flush()
 

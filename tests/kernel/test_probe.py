@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 from collections.abc import Iterator
+from pathlib import Path
 from typing import cast
 
 import pytest
 
+from tests.kernel.hash_programs import compiled, example
 from tests.kernel.least_privilege import RefusedError, with_only
-from vnethash.errors import NotPermitted, Unsupported, VnethashError
+from vnethash.engines.verifier import verify
+from vnethash.errors import NotPermitted, Unsupported, VerifierError, VnethashError
 from vnethash.kernel import caps, probe
 from vnethash.kernel.caps import Cap
 from vnethash.kernel.probe import ProbeResult, State
@@ -126,3 +129,30 @@ def test_rights_of_a_vmm_are_enough_for_the_attach_point() -> None:
     ready, point = cast("list[object]", with_only({Cap.NET_ADMIN, Cap.BPF}, ask))
     assert ready is True
     assert point in ("tcx", "clsact")
+
+
+def test_verifier_tells_what_the_stages_take() -> None:
+    loaded = verify()
+    hashed, steered = loaded.programs
+    assert (loaded.name, hashed.name) == ("vnethash", "hash_stage")
+    assert steered.name == "steering_stage"
+    assert hashed.verified > hashed.instructions > 100
+    assert steered.verified == steered.instructions == 2
+    assert hashed.seconds is not None
+    assert 0 < hashed.seconds < loaded.seconds < 60
+    assert bool(hashed.machine_code) == bool(probe.probe("BPF JIT"))
+
+
+def test_verifier_tells_of_hash_programs(tmp_path: Path) -> None:
+    path = tmp_path / "xor.o"
+    path.write_bytes(example("xor"))
+    (hashed, _), stages = verify(path).programs, verify().programs
+    assert 100 < hashed.verified < stages[0].verified
+
+
+def test_program_the_verifier_rejects_has_its_whole_log(tmp_path: Path) -> None:
+    path = tmp_path / "endless.o"
+    path.write_bytes(compiled("for (;;) { seen++; }", before="volatile __u64 seen;"))
+    with pytest.raises(VerifierError, match="infinite loop") as caught:
+        verify(path)
+    assert len(caught.value.log.splitlines()) > 5

@@ -125,7 +125,7 @@ def test_largest_table(no_leaks: None) -> None:
     with Stages.load(256, max_indirection=32768) as stages:
         stages.maps.publish(compile_config(config))
         assert stages.maps.current() == (config, Reporting.RECORD)
-        for port in range(100):
+        for port in range(examples(100)):
             frame = frames.ethernet(0x0800, frames.ipv4(frames.udp(port)))
             assert run(stages, frame) == reference.classify(frame, config)
 

@@ -108,7 +108,8 @@ def test_tcp_with_segmentation_offload(
         assert packet.has_record == from_kernel(engine, reporting, packet.hash_report)
     segmented = [p for _, p in wire.seen if p.header.gso_type != GsoType.NONE]
     assert segmented
-    assert max(len(packet.frame) for packet in segmented) > 4500
+    # Two segments at least: a slow sender has no more ready at once.
+    assert max(len(packet.frame) for packet in segmented) > 2000
 
 
 @pytest.mark.parametrize("engine", KERNEL_ENGINES)
@@ -284,8 +285,8 @@ def test_no_packet_mixes_two_configurations(engine: str, reporting: Reporting) -
         seen: Counter[tuple[int, int]] = Counter()
         try:
             sent = received = 0
-            deadline = time.monotonic() + 2
-            while time.monotonic() < deadline:
+            begun = time.monotonic()
+            while time.monotonic() < begun + (2 if changes > 100 else 60):
                 # A reader knows 64 configurations back, however long it was kept waiting.
                 allowed = changes + 40
                 for frame in flows:

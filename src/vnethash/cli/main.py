@@ -99,7 +99,13 @@ _register(
     "vnethash hash [2001:db8::1]:53 [2001:db8::2]:4096 --proto udp --queues 8 --json",
     "vnethash hash 192.0.2.1 192.0.2.2 --proto none --indirection 0,1,2,3",
 )
-_register("probe", probe_command, "vnethash probe", "vnethash probe --json")
+_register(
+    "probe",
+    probe_command,
+    "vnethash probe",
+    "vnethash probe --json",
+    "vnethash probe --verifier --program program.o",
+)
 _register(
     "demo",
     demo_command,

@@ -1,23 +1,49 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 """``vnethash probe``: what this kernel and these rights allow."""
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from vnethash.cli.options import JsonOption
-from vnethash.errors import VnethashError
+from vnethash.cli.verifier_log import VerifierLogOption, verifier_log
+from vnethash.errors import ConfigError, VnethashError
 
 if TYPE_CHECKING:
     from vnethash.engines.select import Choice
+    from vnethash.engines.verifier import Loaded
     from vnethash.kernel.probe import AttachPoint, ProbeResult
 
 _STYLES = {"available": "green", "unsupported": "red", "inconclusive": "yellow"}
 
 
-def probe_command(json: JsonOption = False) -> None:
+def probe_command(
+    verifier: Annotated[
+        bool,
+        typer.Option(
+            "--verifier", help="Load the programs too, and show what the verifier made of them."
+        ),
+    ] = False,
+    program: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--program",
+            "-p",
+            metavar="FILE",
+            help="With --verifier: object of a hash program to load as well; repeat.",
+        ),
+    ] = None,
+    log: VerifierLogOption = None,
+    json: JsonOption = False,
+) -> None:
     """Show what this kernel and these rights allow, and what auto would take.
 
-    Fails (exit code 1) if no engine can work here.
+    Fails (exit code 1) if no engine can work here, or with --verifier if the
+    verifier rejects a program.
     """
+    if program and not verifier:
+        raise ConfigError("program", "is for the verifier", hint="give --verifier as well")
     from vnethash.engines.select import choose
     from vnethash.kernel.probe import AttachPoint, best_attach_point, probe_all
 
@@ -32,16 +58,34 @@ def probe_command(json: JsonOption = False) -> None:
         point = best_attach_point()
     except VnethashError as error:
         point = AttachPoint(None, error.message)
+    loaded: list[Loaded] = []
+    if verifier and failure is None:
+        try:
+            with verifier_log(log):
+                loaded = _verify(program or [])
+        except VnethashError as error:
+            failure = error
     if json:
-        _print_json(results, choice, point)
+        _print_json(results, choice, point, loaded if verifier else None)
     else:
         _print_tables(results, choice, point)
+        if loaded:
+            _print_verified(loaded)
     if failure is not None:
         raise failure
 
 
+def _verify(programs: "list[Path]") -> "list[Loaded]":
+    from vnethash.engines.verifier import verify
+
+    return [verify(), *map(verify, programs)]
+
+
 def _print_json(
-    results: "list[ProbeResult]", choice: "Choice | None", point: "AttachPoint"
+    results: "list[ProbeResult]",
+    choice: "Choice | None",
+    point: "AttachPoint",
+    loaded: "list[Loaded] | None",
 ) -> None:
     from vnethash.cli.output import emit_json
 
@@ -59,8 +103,50 @@ def _print_json(
                 "rejected": dict(choice.rejected),
             },
             "attach_point": {"name": point.name, "reason": point.reason},
+            **({} if loaded is None else {"verifier": [_object_json(each) for each in loaded]}),
         }
     )
+
+
+def _object_json(loaded: "Loaded") -> dict[str, Any]:
+    return {
+        "object": loaded.name,
+        "load_seconds": loaded.seconds,
+        "programs": {
+            each.name: {
+                "verified": each.verified or None,
+                "verifier_seconds": each.seconds,
+                "instructions": each.instructions,
+                "machine_code": each.machine_code,
+            }
+            for each in loaded.programs
+        },
+    }
+
+
+def _print_verified(loaded: "list[Loaded]") -> None:
+    from rich.table import Table
+
+    from vnethash.cli.output import console
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("object, program")
+    for title in ("verified", "in ms", "instructions", "machine code", "all loaded in ms"):
+        table.add_column(title, justify="right")
+    for each in loaded:
+        took = f"{each.seconds * 1e3:.1f}"
+        for number, program in enumerate(each.programs):
+            table.add_row(
+                f"{each.name}, {program.name}",
+                f"{program.verified:,}" if program.verified else "-",
+                "-" if program.seconds is None else f"{program.seconds * 1e3:.1f}",
+                f"{program.instructions:,}",
+                f"{program.machine_code:,} bytes" if program.machine_code else "interpreted",
+                "" if number else took,
+            )
+    out = console()
+    out.print()
+    out.print(table)
 
 
 def _print_tables(

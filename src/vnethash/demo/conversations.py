@@ -4,7 +4,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 
 from vnethash.demo import frames
 from vnethash.demo.lab import Lab
@@ -62,8 +62,9 @@ async def _tcp(exchange: Exchange, lab: Lab) -> None:
 
 async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
-        writer.write(await reader.read(-1))
-        await writer.drain()
+        with suppress(ConnectionError):  # who asked has given up, and says so
+            writer.write(await reader.read(-1))
+            await writer.drain()
     finally:
         writer.close()
 

@@ -13,8 +13,8 @@ from vnethash.errors import VnethashError
 from vnethash.rss.config import RssConfig
 from vnethash.tap import Queue, Tap
 
-_TIME_LIMIT = 20.0
-"""Seconds that all conversations may take."""
+_TIME_LIMIT = 60.0
+"""Seconds that all conversations may take: an emulated CPU may need 20."""
 _SETTLE = 1.0
 """Seconds that packets counted by the engine may take to be read."""
 

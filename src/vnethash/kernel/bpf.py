@@ -2,6 +2,7 @@
 """BPF objects and their programs, loaded by libbpf."""
 
 import platform
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -36,6 +37,10 @@ __all__ = [
 _F_ANY_ALIGNMENT = 1 << 1
 _LOADS_UNALIGNED = {"x86_64", "i686", "aarch64", "s390x", "ppc64le"}
 _LOG_ROOM = 1 << 16
+# BPF_LOG_STATS of include/linux/bpf_verifier.h: a few lines, not a log
+_LOG_STATISTICS = 4
+_STATISTICS_ROOM = 4096
+_VERIFICATION_TIME = re.compile(r"verification time (\d+) usec")
 _TEST_RUN_ROOM = 256  # a program may make the frame longer
 
 
@@ -90,6 +95,12 @@ class Program(BpfFd):
         """Whether it runs as machine code."""
         self.verified: int = info.verified_insns
         """Instructions the verifier looked at; 0 from a kernel that does not tell."""
+        self.instructions: int = info.xlated_prog_len // 8
+        """What the verifier made of it; 0 without CAP_BPF."""
+        self.machine_code: int = info.jited_prog_len
+        """Bytes; 0 where it is interpreted."""
+        self.verification_seconds: float | None = None
+        """What the verifier took, after BpfObject.keep_statistics()."""
 
     def __repr__(self) -> str:
         return f"<Program {self.name} id {self.id}>"
@@ -172,6 +183,7 @@ class BpfObject(Closing):
         self._loaded = False
         self._lent: list[BpfFd] = []
         self._views: list[memoryview] = []
+        self._statistics: dict[str, Any] = {}
 
     @classmethod
     def open(cls, source: str | Path | bytes, *, name: str | None = None) -> Self:
@@ -321,6 +333,19 @@ class BpfObject(Closing):
         found = self._find_program(name, loaded=False)
         libbpf.call(f"set loading of program {name}", "bpf_program__set_autoload", found, load)
 
+    def keep_statistics(self) -> None:
+        """Have the verifier say what time it took, before load.
+
+        load() does not have its log then: what it fails with tells less.
+        """
+        ffi = libbpf.load().ffi
+        for name in self.programs():
+            found = self._find_program(name, loaded=False)
+            text = self._statistics[name] = ffi.new("char[]", _STATISTICS_ROOM)
+            action = f"ask for statistics of program {name}"
+            libbpf.call(action, "bpf_program__set_log_buf", found, text, _STATISTICS_ROOM)
+            libbpf.call(action, "bpf_program__set_log_level", found, _LOG_STATISTICS)
+
     def load(self) -> None:
         """Make the maps and load the programs.
 
@@ -358,6 +383,10 @@ class BpfObject(Closing):
         fd = libbpf.call(f"take program {name}", "bpf_program__fd", found)
         program = Program(fd, name, borrowed=True)
         self._lent.append(program)
+        if name in self._statistics:
+            said = libbpf.load().ffi.string(self._statistics[name]).decode(errors="replace")
+            if took := _VERIFICATION_TIME.search(said):
+                program.verification_seconds = int(took[1]) / 1e6
         return program
 
     def map(self, name: str) -> Map:
