@@ -6,6 +6,7 @@ answers. Without hash programs in the task, the tests are all.
 """
 
 import json
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ def main(task: Task) -> None:
     answer: dict[str, Any] = {}
     if task.programs:
         answer |= {"probe": _probe(task), "facts": facts.measure(task)}
+        answer["version"] = platform.version()
     answer["suite"] = suite.measure(task)
     print(MARK + json.dumps(answer))
 

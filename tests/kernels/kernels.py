@@ -84,11 +84,19 @@ class NoAnswerError(Exception):
 answered: dict[Kernel, dict[str, Any]] = {}
 """What was."""
 
+_failed: dict[Kernel, Exception] = {}
+
 
 def answer(kernel: Kernel) -> dict[str, Any]:
-    """What `tests.kernels.inside` says there; each is asked once. NoAnswerError."""
+    """What `tests.kernels.inside` says there; each is asked once. NoAnswerError, GuestError."""
+    if kernel in _failed:
+        raise _failed[kernel]
     if kernel not in answered:
-        answered[kernel] = _ask(kernel)
+        try:
+            answered[kernel] = _ask(kernel)
+        except Exception as error:
+            _failed[kernel] = error
+            raise
     return answered[kernel]
 
 

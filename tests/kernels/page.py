@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 """The tables of docs/kernels.md."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,7 +59,7 @@ def _kernel(kernel: Kernel, answer: Mapping[str, Any]) -> list[str]:
     facts, suite = answer["facts"], answer["suite"]
     skipped = str(suite["total"]["skipped"])
     if suite["skipped"]:
-        skipped += f": {'; '.join(sorted(map(_cause, suite['skipped'])))}"
+        skipped += f": {', '.join(sorted(set(map(_cause, suite['skipped']))))}"
     return [
         _release(answer),
         kernel.title,
@@ -75,6 +76,9 @@ def _cause(reason: str) -> str:
 
 
 def _release(answer: Mapping[str, Any]) -> str:
+    """As `uname -r` has it, or what Debian's says in `uname -v`: 6.1.0-57 is 6.1.192."""
+    if found := re.search(r"\bDebian (\d+\.\d+\.\d+)", answer["version"]):
+        return found[1]
     return str(answer["facts"]["release"].partition("-")[0].partition("+")[0])
 
 
