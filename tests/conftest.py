@@ -10,11 +10,16 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.effort import in_part
 from vnethash.errors import VnethashError
 from vnethash.kernel import caps, netns, tun
 from vnethash.kernel.caps import Cap
+
+# An emulated CPU takes seconds to draw what others draw in no time; that is no fault.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 _KERNEL_TESTS = Path(__file__).parent / "kernel"
 

@@ -170,49 +170,37 @@ _LLC = [
 _NEXT_PROTOCOL = {0x0800: 1, 0x86DD: 2, TRANSPARENT_ETHERNET: 3}
 
 
+_GRE_FLAGS = st.sampled_from([0] * 9 + [1, 0x4000, 0x0800, 0x0400, 0x0200, 0x0008])
+
+
 @st.composite
 def _tunnel(draw: Any) -> tuple[int, bytes]:
     """What an outer IP header carries: protocol number and payload."""
     kind, inner = draw(_packet(_l4))
+    carrier = draw(st.sampled_from([4, 41, 47, 47, 4754, 4789, 4790, 6081]))
+    if carrier in (4, 41):
+        return carrier, inner
     if draw(st.booleans()):
         kind, inner = TRANSPARENT_ETHERNET, ethernet(kind, inner, draw(_tags))
     kind = draw(st.sampled_from([kind] * 9 + [0x0806]))
-    of_gre = gre(
-        kind,
-        inner,
-        checksum=draw(st.booleans()),
-        key=draw(st.booleans()),
-        sequence=draw(st.booleans()),
-        flags=draw(st.sampled_from([0] * 9 + [1, 0x4000, 0x0800, 0x0400, 0x0200, 0x0008])),
-    )
-    number = _NEXT_PROTOCOL.get(kind, 4)
-    port, header = draw(
-        st.sampled_from(
-            [
-                (47, of_gre),
-                (47, of_gre),
-                (4, inner),
-                (41, inner),
-                (4754, of_gre),
-                (4789, vxlan(inner, flags=draw(st.sampled_from([8, 8, 8, 0, 0xFF])))),
-                (
-                    4790,
-                    vxlan_gpe(number, inner, flags=draw(st.sampled_from([12, 12, 8, 4, 13, 44]))),
-                ),
-                (
-                    6081,
-                    geneve(
-                        kind,
-                        inner,
-                        options=bytes(draw(st.sampled_from([0, 0, 4, 8, 252]))),
-                        first=draw(st.sampled_from([0] * 9 + [0x40, 0x80])),
-                        second=draw(st.sampled_from([0, 0, 0, 0x40, 0x80])),
-                    ),
-                ),
-            ]
+    if carrier in (47, 4754):
+        checksum, key, sequence = draw(st.tuples(st.booleans(), st.booleans(), st.booleans()))
+        flags = draw(_GRE_FLAGS)
+        header = gre(kind, inner, checksum=checksum, key=key, sequence=sequence, flags=flags)
+    elif carrier == 4789:
+        header = vxlan(inner, flags=draw(st.sampled_from([8, 8, 8, 0, 0xFF])))
+    elif carrier == 4790:
+        flags = draw(st.sampled_from([12, 8, 4, 13, 44]))
+        header = vxlan_gpe(_NEXT_PROTOCOL.get(kind, 4), inner, flags=flags)
+    else:
+        header = geneve(
+            kind,
+            inner,
+            options=bytes(draw(st.sampled_from([0, 0, 4, 8, 252]))),
+            first=draw(st.sampled_from([0] * 9 + [0x40, 0x80])),
+            second=draw(st.sampled_from([0, 0, 0, 0x40, 0x80])),
         )
-    )
-    return (port, header) if port < 256 else (UDP, udp(draw(_ports), port, header))
+    return (carrier, header) if carrier == 47 else (UDP, udp(draw(_ports), carrier, header))
 
 
 @st.composite

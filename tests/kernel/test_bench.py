@@ -65,7 +65,9 @@ def _bitwise(no_leaks: None) -> Iterator[BitwiseSteering]:
 
 
 @settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=300,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
     frame=plain_frames(),

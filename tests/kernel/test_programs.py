@@ -84,7 +84,7 @@ def generated(count: int) -> settings:
     return settings(
         max_examples=examples(count),
         deadline=None,
-        suppress_health_check=[HealthCheck.function_scoped_fixture],
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     )
 
 

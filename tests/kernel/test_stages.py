@@ -67,7 +67,7 @@ def run(stages: Stages, frame: bytes) -> Classified:
 @settings(
     max_examples=examples(1200),
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
     frame=runnable,
@@ -102,7 +102,7 @@ def test_frames_stay_as_they_are_without_record(stages: Stages, reporting: Repor
 @settings(
     max_examples=examples(40),
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
     entries=st.integers(0, 11).map(lambda n: 2**n),

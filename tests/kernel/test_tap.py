@@ -108,7 +108,7 @@ def test_a_live_tap_agrees_with_the_reference_on_odd_frames(engine: str) -> None
         @settings(
             max_examples=examples(400),
             deadline=None,
-            suppress_health_check=[HealthCheck.function_scoped_fixture],
+            suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
         )
         @given(st.lists(frames.frames(), min_size=8, max_size=32))
         def agree(sent: list[bytes]) -> None:

@@ -240,7 +240,7 @@ def test_a_missing_file_says_which(tmp_path: Path) -> None:
 @settings(
     max_examples=examples(300),
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
     cut=st.none() | st.integers(0, 200_000),
