@@ -5,6 +5,7 @@ import asyncio
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -123,11 +124,10 @@ def test_leaves_nothing_behind(engine: str) -> None:
 
 
 def test_a_payload_that_changed_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def answer_wrong(reader: Any, writer: Any) -> None:
-        data = await reader.read(-1)
-        writer.write(data[:-1] + bytes([data[-1] ^ 1]))
-        await writer.drain()
-        writer.close()
+    async def answer_wrong(connection: socket.socket) -> None:
+        data = await conversations._read_all(connection)
+        wrong = data[:-1] + bytes([data[-1] ^ 1])
+        await asyncio.get_running_loop().sock_sendall(connection, wrong)
 
     monkeypatch.setattr(conversations, "_echo", answer_wrong)
     with pytest.raises(VnethashError, match=r"TCP port .* others came back"):

@@ -3,8 +3,9 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, closing, suppress
+from typing import Any
 
 from vnethash.demo import frames
 from vnethash.demo.lab import Lab
@@ -41,44 +42,67 @@ async def hold(plan: Plan, lab: Lab) -> None:
 
 async def _tcp(exchange: Exchange, lab: Lab) -> None:
     near_port, far_port = exchange.ports
-    listening = lab.far_socket(exchange.far, socket.SOCK_STREAM)
-    calling = lab.near_socket(exchange.near, socket.SOCK_STREAM)
-    # Closed once more than need be, where a stream or server has them.
-    with closing(listening), closing(calling):
+    loop = asyncio.get_running_loop()
+    with (
+        closing(lab.far_socket(exchange.far, socket.SOCK_STREAM)) as listening,
+        closing(lab.near_socket(exchange.near, socket.SOCK_STREAM)) as calling,
+    ):
         listening.bind((str(exchange.far), far_port))
+        listening.listen()
         calling.bind((str(exchange.near), near_port))
-        async with await asyncio.start_server(_echo, sock=listening):
-            await asyncio.get_running_loop().sock_connect(calling, (str(exchange.far), far_port))
-            reader, writer = await asyncio.open_connection(sock=calling)
-            try:
-                writer.write(exchange.payload)
-                writer.write_eof()
-                back = await reader.read(-1)
-            finally:
-                writer.close()
-            await writer.wait_closed()
+        async with _meanwhile(_answer_tcp(listening)):
+            await loop.sock_connect(calling, (str(exchange.far), far_port))
+            await loop.sock_sendall(calling, exchange.payload)
+            calling.shutdown(socket.SHUT_WR)
+            back = await _read_all(calling)
     _compare(f"TCP port {far_port}", exchange.payload, back)
 
 
-async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _answer_tcp(listening: socket.socket) -> None:
+    """One connection. No server of asyncio: that leaves connections behind when it is cancelled."""
+    connection, _ = await asyncio.get_running_loop().sock_accept(listening)
+    with closing(connection), suppress(ConnectionError):  # who asked may have given up
+        await _echo(connection)
+
+
+async def _echo(connection: socket.socket) -> None:
+    data = await _read_all(connection)
+    await asyncio.get_running_loop().sock_sendall(connection, data)
+
+
+async def _read_all(connection: socket.socket) -> bytes:
+    """Until the other end has no more to say."""
+    data = bytearray()
+    while part := await asyncio.get_running_loop().sock_recv(connection, _LARGEST):
+        data += part
+    return bytes(data)
+
+
+@asynccontextmanager
+async def _meanwhile(answer: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Have the other end answer until the block ends."""
+    task = asyncio.create_task(answer)
     try:
-        with suppress(ConnectionError):  # who asked has given up, and says so
-            writer.write(await reader.read(-1))
-            await writer.drain()
+        yield
     finally:
-        writer.close()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _udp(exchange: Exchange, lab: Lab, *, options: bool = False) -> None:
     near_port, far_port = exchange.ports
     loop = asyncio.get_running_loop()
-    async with _udp_echo(exchange, lab):
-        with closing(lab.near_socket(exchange.near, socket.SOCK_DGRAM)) as asking:
-            asking.bind((str(exchange.near), near_port))
-            if options:
-                header = frames.destination_options(0)  # the kernel fills in what follows
-                asking.setsockopt(socket.IPPROTO_IPV6, _IPV6_DSTOPTS, header)
-            asking.connect((str(exchange.far), far_port))
+    with (
+        closing(lab.far_socket(exchange.far, socket.SOCK_DGRAM)) as answering,
+        closing(lab.near_socket(exchange.near, socket.SOCK_DGRAM)) as asking,
+    ):
+        answering.bind((str(exchange.far), far_port))
+        asking.bind((str(exchange.near), near_port))
+        if options:
+            header = frames.destination_options(0)  # the kernel fills in what follows
+            asking.setsockopt(socket.IPPROTO_IPV6, _IPV6_DSTOPTS, header)
+        asking.connect((str(exchange.far), far_port))
+        async with _meanwhile(_answer_udp(answering)):
             back = await _ask(
                 lambda: loop.sock_sendall(asking, exchange.payload),
                 lambda: loop.sock_recv(asking, _LARGEST),
@@ -87,23 +111,11 @@ async def _udp(exchange: Exchange, lab: Lab, *, options: bool = False) -> None:
     _compare(f"UDP port {far_port}", exchange.payload, back)
 
 
-@asynccontextmanager
-async def _udp_echo(exchange: Exchange, lab: Lab) -> AsyncIterator[None]:
+async def _answer_udp(answering: socket.socket) -> None:
     loop = asyncio.get_running_loop()
-    with closing(lab.far_socket(exchange.far, socket.SOCK_DGRAM)) as answering:
-        answering.bind((str(exchange.far), exchange.ports[1]))
-
-        async def answer() -> None:
-            while True:
-                data, sender = await loop.sock_recvfrom(answering, _LARGEST)
-                await loop.sock_sendto(answering, data, sender)
-
-        task = asyncio.create_task(answer())
-        try:
-            yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+    while True:
+        data, sender = await loop.sock_recvfrom(answering, _LARGEST)
+        await loop.sock_sendto(answering, data, sender)
 
 
 async def _ping(near: frames.Address, far: frames.Address, identifier: int, lab: Lab) -> None:
