@@ -34,6 +34,7 @@ from vnethash.packet import Packet
 from vnethash.reporting import Reporting
 from vnethash.rss import reference
 from vnethash.rss.config import RssConfig
+from vnethash.rss.dissect import dissect
 from vnethash.tap import Tap
 from vnethash.virtio.hash_types import ReportType
 from vnethash.virtio.header import Header
@@ -112,6 +113,8 @@ def test_a_live_tap_agrees_with_the_reference_on_odd_frames(engine: str) -> None
         )
         @given(st.lists(frames.frames(), min_size=8, max_size=32))
         def agree(sent: list[bytes]) -> None:
+            if engine == TUN_RSS:  # the kernel's fixed algorithm does not look behind LLC
+                sent = [frame for frame in sent if "SNAP" not in dissect(frame).seen]
             for frame in sent:
                 wire.send(frame)
             packets = collect(tap, len(sent))
