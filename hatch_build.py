@@ -51,7 +51,7 @@ CORE_SOURCES = [
 ]
 
 # What Python sees of the core, in the order in which they build on each other.
-CORE_HEADERS = ["native/vnethash.h", "native/core.h", "native/vhost.h"]
+CORE_HEADERS = ["native/vnethash.h", "native/bulk.h", "native/core.h", "native/vhost.h"]
 
 BENCH_SOURCES = ["bench/scalar.c", "bench/traffic.c", "bench/vhost.c"]
 
@@ -63,6 +63,9 @@ HEADERS = [
     *["vnet_hash", "record", "lab_stage", "steer", "toeplitz", "tunnel", "dissect"],
     *["frame", "bpf", "vnethash"],
 ]
+
+# And what C programs in user space include to hash in bulk.
+BULK_HEADERS = ["bulk", "bulk_x86", "bulk_arm64", "bulk_clmul", "key"]
 
 WARNINGS = ["-Wall", "-Wextra", "-Werror"]
 CORE_FLAGS = [
@@ -111,7 +114,7 @@ def build(root: Path = ROOT) -> list[Path]:
         ("bpf_compiler.json", [], write_compiler, ""),
         *[
             (f"include/{name}.h", [f"native/{name}.h"], partial(copy, f"native/{name}.h"), "")
-            for name in HEADERS
+            for name in [*HEADERS, *BULK_HEADERS]
         ],
         # What `vnethash bench` measures against.
         ("bench.so", bench, partial(compile_shared, BENCH_SOURCES), _core_key()),

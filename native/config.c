@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "api.h"
-#include "toeplitz.h"
+#include "key.h"
 
 API void vh_layout(struct vh_layout *layout)
 {
@@ -22,31 +22,9 @@ API void vh_layout(struct vh_layout *layout)
 	};
 }
 
-/* The 32 bits of the key that start at `bit`. */
-static __u32 key_window(const __u8 *key, __u32 bit)
-{
-	__u64 window = 0;
-
-	for (__u32 i = 0; i < 5; i++)
-		window = window << 8 | (bit / 8 + i < VNET_KEY_LEN ? key[bit / 8 + i] : 0);
-	return window >> (8 - bit % 8);
-}
-
 API void vh_fill_tables(struct vnet_config *config)
 {
-	for (__u32 kind = 0; kind < VNET_REPORTS; kind++)
-		config->rules[kind] = vnet_rule(config->hash_types, kind);
-	for (__u32 i = 0; i < VNET_INPUT_LEN; i++) {
-		__u32 *table = config->toeplitz[i];
-
-		table[0] = 0;
-		for (__u32 byte = 1; byte < 256; byte++) {
-			__u32 lowest = __builtin_ctz(byte);
-
-			table[byte] = table[byte & (byte - 1)] ^
-				      key_window(config->key, 8 * i + 7 - lowest);
-		}
-	}
+	vnet_fill_tables(config);
 }
 
 /*

@@ -11,6 +11,8 @@
 
 #include "vnethash.h"
 
+struct vnet_bulk; /* bulk.h */
+
 /* One RSS configuration with its indirection table. */
 struct vh_config {
 	struct vnet_config rss;
@@ -44,15 +46,19 @@ struct vh_layout {
 };
 void vh_layout(struct vh_layout *layout);
 
-/* hashing */
+/* hashing; in bulk as bulk.h does, compiled in */
 void vh_fill_tables(struct vnet_config *config); /* from its hash types and key */
 __u32 vh_toeplitz(const struct vnet_config *config, const __u8 *input, __u32 length);
-void vh_toeplitz_batch(const struct vnet_config *config, const __u8 *inputs, __u32 width,
-		       __u64 count, __u32 *hashes);
+void vh_bulk_init(struct vnet_bulk *bulk, const struct vnet_config *config);
+int vh_bulk_use(struct vnet_bulk *bulk, __u32 method);
+void vh_bulk_hash(const struct vnet_bulk *bulk, const __u8 *rows, __u32 width, __u64 count,
+		  __u32 *hashes);
 void vh_classify(const struct vh_config *config, const __u8 *frame, __u32 length, int is_l3,
 		 struct vh_verdict *verdict);
-void vh_classify_batch(const struct vh_config *config, const __u8 *frames, const __u64 *offsets,
-		       const __u32 *lengths, __u64 count, int is_l3, struct vh_verdict *verdicts);
+/* Returns `count`, or the number of a frame that does not lie in memory[size]: nothing is done. */
+__u64 vh_classify_batch(const struct vh_config *config, const struct vnet_bulk *bulk,
+			const __u8 *memory, __u64 size, const __u64 *offsets,
+			const __u32 *lengths, __u64 count, int is_l3, struct vh_verdict *verdicts);
 
 /* configuring the BPF stages through their mapped maps */
 void vh_publish(struct vnet_state *state, __u64 *table, __u32 table_words,

@@ -1,19 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 /* Toeplitz in bulk, and what a configuration says of a frame. */
+#include <errno.h>
+
 #include "api.h"
+#include "bulk.h"
 #include "classify.h"
-#include "toeplitz.h"
-
-/* What `count` words at `input` add to the hash, from word `first` of it on. */
-static inline __attribute__((always_inline)) __u32
-hash_words(const struct vnet_config *config, const __u8 *input, __u32 first, __u32 count)
-{
-	__u32 hash = 0;
-
-	for (__u32 i = 0; i < count; i++)
-		hash ^= vnet_hash_word(config, first + i, vnet_u32(input + 4 * i));
-	return hash;
-}
 
 API __u32 vh_toeplitz(const struct vnet_config *config, const __u8 *input, __u32 length)
 {
@@ -26,30 +17,20 @@ API __u32 vh_toeplitz(const struct vnet_config *config, const __u8 *input, __u32
 	return hash;
 }
 
-API void vh_toeplitz_batch(const struct vnet_config *config, const __u8 *inputs, __u32 width,
-			   __u64 count, __u32 *hashes)
+API void vh_bulk_init(struct vnet_bulk *bulk, const struct vnet_config *config)
 {
-	switch (width) { /* the widths of the hash types, each with its loop unrolled */
-	case 8:
-		for (__u64 i = 0; i < count; i++)
-			hashes[i] = hash_words(config, inputs + 8 * i, 0, 2);
-		break;
-	case 12:
-		for (__u64 i = 0; i < count; i++)
-			hashes[i] = hash_words(config, inputs + 12 * i, 0, 3);
-		break;
-	case 32:
-		for (__u64 i = 0; i < count; i++)
-			hashes[i] = hash_words(config, inputs + 32 * i, 0, 8);
-		break;
-	case 36:
-		for (__u64 i = 0; i < count; i++)
-			hashes[i] = hash_words(config, inputs + 36 * i, 0, 9);
-		break;
-	default:
-		for (__u64 i = 0; i < count; i++)
-			hashes[i] = vh_toeplitz(config, inputs + width * i, width);
-	}
+	vnet_bulk_init(bulk, config);
+}
+
+API int vh_bulk_use(struct vnet_bulk *bulk, __u32 method)
+{
+	return vnet_bulk_use(bulk, method) ? -ENOTSUP : 0;
+}
+
+API void vh_bulk_hash(const struct vnet_bulk *bulk, const __u8 *rows, __u32 width, __u64 count,
+		      __u32 *hashes)
+{
+	vnet_bulk_hash(bulk, rows, width, count, hashes);
 }
 
 void decide(const struct vh_config *config, const struct vnet_headers *headers,
@@ -84,10 +65,34 @@ API void vh_classify(const struct vh_config *config, const __u8 *frame, __u32 le
 	decide(config, &headers, verdict);
 }
 
-API void vh_classify_batch(const struct vh_config *config, const __u8 *frames,
-			   const __u64 *offsets, const __u32 *lengths, __u64 count, int is_l3,
-			   struct vh_verdict *verdicts)
+API __u64 vh_classify_batch(const struct vh_config *config, const struct vnet_bulk *bulk,
+			    const __u8 *memory, __u64 size, const __u64 *offsets,
+			    const __u32 *lengths, __u64 count, int is_l3,
+			    struct vh_verdict *verdicts)
 {
+	enum { SOME = 8 * VNET_BULK_FRAMES };
+	__u32 hashes[SOME];
+	__u8 reports[SOME];
+
 	for (__u64 i = 0; i < count; i++)
-		vh_classify(config, frames + offsets[i], lengths[i], is_l3, &verdicts[i]);
+		if (offsets[i] > size || lengths[i] > size - offsets[i])
+			return i;
+	for (__u64 done = 0; done < count; done += SOME) {
+		__u32 some = count - done < SOME ? count - done : SOME;
+
+		vnet_bulk_frames(bulk, memory, offsets + done, lengths + done, some, is_l3, hashes,
+				 reports);
+		for (__u32 i = 0; i < some; i++) {
+			__u32 index = hashes[i] & config->rss.table_mask;
+
+			verdicts[done + i] = (struct vh_verdict){
+				.hash_value = hashes[i],
+				.index = reports[i] ? index : ~0u,
+				.report = reports[i],
+				.queue = reports[i] ? config->table[index]
+						    : config->rss.unclassified,
+			};
+		}
+	}
+	return count;
 }

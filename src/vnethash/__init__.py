@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vnethash.errors import VnethashError
     from vnethash.kernel.tun import Offload
+    from vnethash.native import get_include
     from vnethash.packet import Batch, Packet
     from vnethash.reporting import Reporting
     from vnethash.rss.classified import Classified
@@ -35,6 +36,7 @@ __all__ = [
     "Tap",
     "TunnelType",
     "VnethashError",
+    "get_include",
 ]
 
 # Where each name lives; imported when first asked for, so that a command that
@@ -42,6 +44,7 @@ __all__ = [
 _HOMES = {
     "vnethash.errors": ["VnethashError"],
     "vnethash.kernel.tun": ["Offload"],
+    "vnethash.native": ["get_include"],
     "vnethash.packet": ["Batch", "Packet"],
     "vnethash.reporting": ["Reporting"],
     "vnethash.rss.classified": ["Classified"],

@@ -14,6 +14,14 @@ STAGES_OBJECT = BUILT / "stages.bpf.o"
 """The BPF object with the hash and the steering stage."""
 
 
+def get_include() -> str:
+    """The folder of the C headers that come with the package.
+
+    ``vnet_hash.h`` for hash programs, ``bulk.h`` for C programs that hash many.
+    """
+    return str(BUILT / "include")
+
+
 class Core(NamedTuple):
     """cffi's view of the core; calls through ``lib`` run without the interpreter's lock."""
 

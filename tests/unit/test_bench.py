@@ -22,6 +22,7 @@ from vnethash.cli import main
 from vnethash.errors import ConfigError, DeviceError, VnethashError
 from vnethash.rss import reference
 from vnethash.rss.config import RssConfig
+from vnethash.rss.native import bulk_methods
 from vnethash.virtio.hash_types import TunnelType
 
 TINY = Effort(rounds=2, work=0.01)
@@ -186,12 +187,14 @@ def test_bulk_has_its_rows() -> None:
     rounds: list[None] = []
     rows = bulk.run(TINY, lambda: rounds.append(None))
     assert len(rounds) == bulk.steps(TINY)
-    hashing = ["scalar loop", "native", "copy and XOR", "numpy"]
+    methods = [method.title for method in bulk_methods()]
+    hashing = ["scalar loop", *methods, "copy and XOR", "numpy"]
     classifying = ["Python reference", "native", "native, to Python objects"]
     assert [row.key[1:] for row in rows] == [
         *(("hash IPv4/TCP", variant) for variant in hashing),
         *(("hash IPv6/TCP", variant) for variant in hashing),
         *(("classify", variant) for variant in classifying),
+        *((case, method) for case in bulk.frames_cases() for method in methods),
     ]
     for row in rows:
         assert row.value.low > 0
@@ -271,7 +274,7 @@ def test_command_prints_json(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     assert {row["benchmark"] for row in first["rows"]} == {"bulk"}
     assert set(first["machine"]) == {"cpu", "cpus", "kernel", "python", "vnethash", "load"}
     row = first["rows"][1]
-    assert (row["case"], row["variant"], row["unit"]) == ("hash IPv4/TCP", "native", "ns")
+    assert (row["case"], row["variant"], row["unit"]) == ("hash IPv4/TCP", "tables", "ns")
     assert 0 < row["ratio"]["median"] < 1
 
     code, out, _ = run(capsys, "bulk", "--quick", "--repeat", "1", "--json", "--compare", str(file))

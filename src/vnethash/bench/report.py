@@ -47,8 +47,8 @@ def benchmark(name: str) -> Benchmark:
 def base_of(name: str, case: str) -> str:
     """The variant that ratios of this case are to; empty if there is none."""
     module = import_module(f"vnethash.bench.{name}")
-    if case == "classify":
-        return str(module.BASE_CLASSIFY)
+    if hasattr(module, "base_of"):  # it has several
+        return str(module.base_of(case))
     return str(getattr(module, "BASE", ""))
 
 
