@@ -53,7 +53,7 @@ CORE_SOURCES = [
 # What Python sees of the core, in the order in which they build on each other.
 CORE_HEADERS = ["native/vnethash.h", "native/bulk.h", "native/core.h", "native/vhost.h"]
 
-BENCH_SOURCES = ["bench/scalar.c", "bench/traffic.c", "bench/vhost.c"]
+BENCH_SOURCES = ["bench/scalar.c", "bench/tcp.c", "bench/traffic.c", "bench/vhost.c"]
 
 # How kernels of the lab take the hash, by engine: VNET_WAY of native/bpf.h.
 LAB_WAYS = {"tun-kfunc": 1, "tun-progtype": 2, "tun-cb": 3}
@@ -99,7 +99,7 @@ def build(root: Path = ROOT) -> list[Path]:
     """
     headers = [f"native/{name}.h" for name in HEADERS]
     core, bpf = [*CORE_SOURCES, "native/*.h"], ["native/stages.bpf.c", *headers]
-    bench, bitwise = [*BENCH_SOURCES, "bench/bench.h"], ["bench/bitwise.bpf.c", *headers]
+    bench, bitwise = [*BENCH_SOURCES, "bench/bench.h", "native/core.h"], ["bench/bitwise.bpf.c", *headers]
     program = ["bench/program.bpf.c", *headers]
     steps: list[tuple[str, Sequence[str], Callable[[Path, Path], object], str]] = [
         ("core.so", core, partial(compile_shared, CORE_SOURCES), _core_key()),

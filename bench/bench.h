@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
  * What the benchmarks run in C: the loops that bulk hashing is measured
- * against (scalar.c), a sender that costs little (traffic.c), and both sides of
- * what the data path for guests is measured against: a bare loop on a tap, and
- * a driver (vhost.c). The build hook feeds this file, without its preprocessor
+ * against (scalar.c), a sender that costs little (traffic.c), TCP between
+ * two taps (tcp.c), and both sides of what the data path for guests is measured
+ * against: a bare loop on a tap, and a driver (vhost.c). The build hook feeds this file, without its preprocessor
  * lines, to cffi.
  */
 #ifndef VNETHASH_BENCH_H
@@ -101,6 +101,40 @@ int bare_burst(struct bare *bare, uint32_t order, uint32_t count, uint32_t lead,
 int ping(int wire, const uint8_t *frame, uint32_t length, int call, int kick,
 	 struct driver_ring *receive, struct driver_ring *transmit, uint32_t count,
 	 uint64_t *nanoseconds);
+
+struct tcp_connection {
+	int sender;
+	int receiver;
+	uint64_t sent;
+	uint64_t received;
+};
+
+/* TCP from a stack with a tap of several queues to one with another tap. */
+struct tcp {
+	struct tcp_connection *connection;
+	uint32_t connections;
+	uint32_t queues;
+	const void *const *readers; /* a struct vh_reader for each queue */
+	void *receive;  /* vh_receive() */
+	int here;       /* the tap they read, to write to */
+	int there;      /* the other tap, with a header of 12 bytes */
+	const uint8_t *data; /* what is sent, `size` bytes; repeats itself after `pattern` */
+	uint8_t *room;       /* as much, to receive to */
+	uint64_t size;
+	uint64_t pattern;
+	uint32_t verify; /* what arrives must be what was sent: EBADMSG */
+	uint32_t packets_size;
+	void *packets;   /* struct vh_packet, packets_size of them */
+	uint8_t *arena;
+	uint64_t arena_size;
+	uint64_t bytes;       /* received so far */
+	uint64_t carried;     /* packets so far, acknowledgements not counted */
+	uint64_t nanoseconds; /* of the last pump, `idle` not counted */
+	uint64_t idle;
+};
+
+/* Once over all, and until `bytes` more have been received. Returns 0 or a negative errno. */
+int tcp_pump(struct tcp *tcp, uint64_t bytes);
 
 #pragma GCC visibility pop
 

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from tests import frames
 from tests.kernel import programs
-from vnethash.bench import path, stages, startup, vhost
+from vnethash.bench import path, stages, startup, tcp, vhost
 from vnethash.bench.bitwise import BitwiseSteering
 from vnethash.bench.frames import kinds
 from vnethash.bench.measure import Effort, Summary
 from vnethash.errors import ConfigError, DeviceError, VnethashError
 from vnethash.kernel import netns
 from vnethash.kernel.netns import Namespace
+from vnethash.kernel.tun import Offload
 from vnethash.reporting import Reporting
 from vnethash.rss import reference
 from vnethash.rss.config import RssConfig
@@ -285,3 +286,26 @@ def test_startup_has_its_rows(netns: Namespace) -> None:
     for row in rows:
         assert row.value.low > 0
         assert row.target is not None
+
+
+def test_tcp_has_its_rows() -> None:
+    rounds: list[None] = []
+    rows = tcp.run(TINY, lambda: rounds.append(None))
+    assert len(rounds) == tcp.steps(TINY)
+    whole, segments = "TCP bulk, TSO", "TCP bulk, no offloads"
+    expected = [(case, variant) for case in (whole, segments) for variant in tcp.variants()]
+    assert [(row.case, row.variant) for row in rows] == expected
+    for row in rows:
+        assert row.value.low > 0
+        # A MiB in segments of an MTU, or in packets that TSO left together.
+        least, most = (3, 100) if row.case == whole else (700, 800)
+        assert least < row.parts["packets"].median < most
+
+
+def test_tcp_sees_a_byte_that_is_missing() -> None:
+    with ExitStack() as resources:
+        lane = tcp.Lane("ebpf record", Offload.CSUM | Offload.TSO4, tcp.Buffers(), resources)
+        lane.check()
+        lane.connections[0].received += 1  # as if one had not come
+        with pytest.raises(DeviceError, match="ebpf record, TCP: bad message"):
+            lane.check()

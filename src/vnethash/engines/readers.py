@@ -78,6 +78,11 @@ class QueueReader:
     def fileno(self) -> int:
         return self._fd
 
+    @property
+    def handle(self) -> Any:
+        """For C code that calls vh_receive itself: struct vh_reader."""
+        return self._reader
+
     def receive(self, arena: Any, size: int, packets: Any, most: int) -> int:
         count: int = self._lib.vh_receive(self._reader, arena, size, packets, most)
         return count
