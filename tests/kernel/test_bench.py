@@ -139,7 +139,7 @@ def test_path_has_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     assert netns.current_inode() == inode
     assert len(rounds) == path.steps(TINY)
     assert [(row.case, row.variant) for row in rows] == [
-        (traffic.name, variant) for traffic in path.TRAFFIC for variant in path.variants()
+        (traffic.name, variant) for traffic in path.traffic_here() for variant in path.variants()
     ]
     for row in rows:
         assert row.value.low > 0
@@ -150,7 +150,7 @@ def test_path_has_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     judged = {(row.case, row.variant) for row in rows if row.target}
     assert judged == {
         (traffic.name, variant)
-        for traffic in path.TRAFFIC
+        for traffic in path.traffic_here()
         if traffic.judged
         for variant in ("ebpf off", "ebpf record")
     }

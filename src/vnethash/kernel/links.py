@@ -46,6 +46,11 @@ class Links(Closing):
                 "add", ifname=name, kind="bridge", br_forward_delay=0, br_mcast_snooping=0
             )
 
+    def add_vxlan(self, name: str, identifier: int, port: int = 4789) -> None:
+        """A VXLAN device that has no peers yet."""
+        with _errors(f"make the VXLAN device {name}"):
+            self._route.link("add", ifname=name, kind="vxlan", vxlan_id=identifier, vxlan_port=port)
+
     def delete(self, name: str) -> None:
         """Remove a link."""
         with _errors(f"remove {name}"):
