@@ -63,7 +63,8 @@ class Batch:
     def __init__(self, packets: np.ndarray, arena: npt.NDArray[np.uint8]) -> None:
         self.columns = packets
         """Structured array of PACKET_DTYPE, shape (n,)."""
-        self._arena = arena
+        self.arena = arena
+        """The memory that the frames lie in."""
 
     def __len__(self) -> int:
         return len(self.columns)
@@ -81,6 +82,11 @@ class Batch:
         return column
 
     @property
+    def offset(self) -> npt.NDArray[np.uint64]:
+        """Where in ``arena`` each frame begins, shape (n,)."""
+        return self.columns["offset"].astype(np.uint64)
+
+    @property
     def length(self) -> npt.NDArray[np.uint32]:
         """Bytes of each frame, shape (n,)."""
         column: npt.NDArray[np.uint32] = self.columns["length"]
@@ -89,7 +95,7 @@ class Batch:
     def frame(self, index: int) -> npt.NDArray[np.uint8]:
         """The bytes of a frame, a view."""
         offset = int(self.columns["offset"][index])
-        return self._arena[offset : offset + int(self.columns["length"][index])]
+        return self.arena[offset : offset + int(self.columns["length"][index])]
 
     def packet(self, index: int) -> Packet:
         """A copy of one packet."""

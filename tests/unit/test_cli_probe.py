@@ -11,6 +11,8 @@ from vnethash.engines.verifier import Loaded, Verified
 from vnethash.errors import ConfigError, NotPermitted, Unsupported, VerifierError
 from vnethash.kernel import probe
 from vnethash.kernel.probe import AttachPoint, ProbeResult, State
+from vnethash.rss import native
+from vnethash.rss.native import bulk_methods
 
 RESULTS = [
     ProbeResult("tcx", State.AVAILABLE, "the kernel knows it"),
@@ -45,6 +47,7 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
             "rejected": {"program": "none given"},
         },
         "attach_point": {"name": "tcx", "reason": "least cost"},
+        "bulk_hashing": [method.title for method in bulk_methods()],
     }
 
 
@@ -55,6 +58,17 @@ def test_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert ["engine", "ebpf", "works", "here"] in lines
     assert ["not", "program", "none", "given"] in lines
     assert ["attach", "point", "tcx", "least", "cost"] in lines
+    (bulk,) = (line for line in lines if line[:2] == ["bulk", "hashing"])
+    assert bulk[2] == bulk_methods()[-1].title
+
+
+def test_bulk_hashing_with_tables_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(native, "bulk_methods", lambda: (native.BulkMethod.TABLES,))
+    probe_command(json=False)
+    lines = [line.split()[:6] for line in capsys.readouterr().out.splitlines()]
+    assert ["bulk", "hashing", "tables", "this", "CPU", "has"] in lines
 
 
 def test_no_attach_point(

@@ -75,12 +75,13 @@ def test_tests_exist(page: Path) -> None:
     assert named - defined_tests() == set()
 
 
-def test_python_at_the_prompt() -> None:
-    page = ROOT / "docs" / "python.md"
+@pytest.mark.parametrize(("name", "least"), [("python.md", 8), ("bulk.md", 8)])
+def test_python_at_the_prompt(name: str, least: int) -> None:
+    page = ROOT / "docs" / name
     # What the prompt shows ends where its block does.
     text = re.sub(r"^```.*$", "", page.read_text(), flags=re.MULTILINE)
     prompts = doctest.DocTestParser().get_doctest(text, {}, page.name, str(page), 0)
-    assert len(prompts.examples) >= 8
+    assert len(prompts.examples) >= least
     complaints: list[str] = []
     runner = doctest.DocTestRunner(verbose=False)
     runner.run(prompts, out=complaints.append)

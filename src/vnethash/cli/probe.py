@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vnethash.engines.select import Choice
     from vnethash.engines.verifier import Loaded
     from vnethash.kernel.probe import AttachPoint, ProbeResult
+    from vnethash.rss.native import BulkMethod
 
 _STYLES = {"available": "green", "unsupported": "red", "inconclusive": "yellow"}
 
@@ -103,6 +104,7 @@ def _print_json(
                 "rejected": dict(choice.rejected),
             },
             "attach_point": {"name": point.name, "reason": point.reason},
+            "bulk_hashing": [method.title for method in _bulk_methods()],
             **({} if loaded is None else {"verifier": [_object_json(each) for each in loaded]}),
         }
     )
@@ -170,7 +172,16 @@ def _print_tables(
     if choice is None or choice.name not in LAB:  # those need no hook
         attach = Text(point.name, style="bold") if point.name else Text("none", style="yellow")
         chosen.add_row("attach point", attach, Text(point.reason))
+    *slower, fastest = (method.title for method in _bulk_methods())
+    others = f"also {', '.join(reversed(slower))}" if slower else "this CPU has nothing faster"
+    chosen.add_row("bulk hashing", Text(fastest, style="bold"), Text(others))
     out = console()
     out.print(table)
     out.print()
     out.print(chosen)
+
+
+def _bulk_methods() -> "tuple[BulkMethod, ...]":
+    from vnethash.rss.native import bulk_methods
+
+    return bulk_methods()
