@@ -35,6 +35,7 @@ from vnethash.reporting import Reporting
 from vnethash.rss import reference
 from vnethash.rss.config import RssConfig
 from vnethash.rss.dissect import dissect
+from vnethash.rss.native import Hasher
 from vnethash.tap import Tap
 from vnethash.virtio.hash_types import ReportType
 from vnethash.virtio.header import Header
@@ -275,6 +276,9 @@ def test_batches_are_views_and_copies_outlive_them() -> None:
         assert batch.length.tolist() == [42] * 5
         assert batch.hash_report.tolist() == [ReportType.UDPv4] * 5
         assert batch.hash_value.tolist() == [packet.hash_value for packet in batch]
+        verdicts = Hasher(tap.rss).classify_frames(batch.arena, batch.offset, batch.length)
+        assert verdicts["hash_value"].tolist() == batch.hash_value.tolist()
+        assert len(set(batch.hash_value.tolist())) == 5
         copies = batch.packets()
         assert batch.frame(2).tobytes() == copies[2].frame
         with pytest.raises(TimeoutError, match="no packet on queue 0 within 0 s"):
