@@ -3,11 +3,6 @@
 
 import ctypes
 import mmap
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import vnethash
 from tests import frames, vectors
 from tests.effort import examples
 from vnethash.bench.frames import kinds as kinds_of_frames
@@ -29,7 +23,6 @@ from vnethash.virtio.hash_types import HashType, TunnelType
 WIDTHS = (8, 12, 32, 36)
 BLOCK = 16  # VNET_BULK_ROWS
 CONFIG = RssConfig.default(16)
-EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "bulk" / "hash_tuples.c"
 METHODS = [method for method in BulkMethod if method is not BulkMethod.PMULL]
 PROT_NONE, PROT_BOTH = 0, mmap.PROT_READ | mmap.PROT_WRITE
 
@@ -222,60 +215,3 @@ def test_other_arrays_are_refused() -> None:
         hasher.classify_frames(b"", np.zeros(1, np.int64), np.zeros(1, np.uint32))
     with pytest.raises(ConfigError, match="of one shape"):
         hasher.classify_frames(b"", np.zeros(2, np.uint64), np.zeros(1, np.uint32))
-
-
-def compiled(compiler: list[str], folder: Path) -> Path:
-    program = folder / "hash_tuples"
-    flags = ["-O2", "-std=gnu11", "-Wall", "-Wextra", "-Werror", f"-I{vnethash.get_include()}"]
-    subprocess.run([*compiler, *flags, str(EXAMPLE), "-o", str(program)], check=True)
-    return program
-
-
-def check_program(command: list[str], method: BulkMethod) -> None:
-    config = CONFIG.replace(key=vectors.KEY)
-    for width in WIDTHS:
-        random = np.random.default_rng(width).integers(0, 256, (5 * BLOCK + 3, width), np.uint8)
-        rows = np.concatenate([random, single_bits(width)])
-        done = subprocess.run(
-            [*command, str(width), str(method.value)],
-            input=rows.tobytes(),
-            capture_output=True,
-            check=True,
-        )
-        assert done.stderr == f"method {method.value}\n".encode()
-        assert np.frombuffer(done.stdout, np.uint32).tolist() == expected(rows, config)
-
-
-@pytest.mark.parametrize("compiler", ["cc", "clang-14"])
-def test_example_in_c(compiler: str, tmp_path: Path) -> None:
-    """Compilers differ in what they make of intrinsics."""
-    if shutil.which(compiler) is None:
-        pytest.skip(f"no {compiler}")
-    program = compiled([compiler], tmp_path)
-    for method in bulk_methods():
-        check_program([str(program)], method)
-    refused = subprocess.run([str(program), "12", "77"], capture_output=True, check=False)
-    assert refused.returncode == 1
-    assert b"this CPU cannot do method 77" in refused.stderr
-
-
-def test_arm64_in_emulation(tmp_path: Path) -> None:
-    """Compiled for arm64, and run by an emulated CPU: right, though nothing about speed."""
-    emulator = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
-    if emulator is None:
-        pytest.skip("no qemu-aarch64 (apt install qemu-user)")
-    zig = [sys.executable, "-m", "ziglang", "cc", "-target", "aarch64-linux-musl", "-static"]
-    program = compiled(zig, tmp_path)
-    for method in (BulkMethod.TABLES, BulkMethod.PMULL):
-        check_program([emulator, "-cpu", "cortex-a53", str(program)], method)
-    done = subprocess.run(
-        [emulator, "-cpu", "cortex-a53", str(program), "12"],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=True,
-    )
-    assert done.stderr == b"method 5\n"
-
-
-def test_headers_are_where_it_says() -> None:
-    assert {"bulk.h", "vnet_hash.h", "key.h"} <= set(os.listdir(vnethash.get_include()))

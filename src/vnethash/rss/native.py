@@ -4,6 +4,7 @@
 from collections.abc import Sequence
 from enum import IntEnum
 from itertools import accumulate
+from mmap import mmap
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,7 @@ class Hasher:
 
     def classify_frames(
         self,
-        memory: Buffer,
+        memory: Buffer | mmap | npt.NDArray[np.uint8],
         offsets: npt.NDArray[np.uint64],
         lengths: npt.NDArray[np.uint32],
     ) -> npt.NDArray[np.void]:
