@@ -114,7 +114,7 @@ def test_stages_have_their_rows() -> None:
     both = own | {"bit by bit", "bit by bit, padded"}
     expected = dict.fromkeys(kinds(), both)
     tunnelled = ("4in4/TCP", "GRE/IPv4/TCP", "VXLAN/IPv4/TCP", "Geneve/IPv6/TCP")
-    for case in ("VLAN/IPv4/TCP", "IPv6/options/TCP", *tunnelled):
+    for case in ("VLAN/IPv4/TCP", "QinQ/IPv4/TCP", "IPv6/options/TCP", *tunnelled):
         expected[case] = own
     found: dict[str, set[str]] = {}
     for row in rows:

@@ -90,6 +90,7 @@ def test_a_wrong_answer_is_not_timed() -> None:
         ("IPv6/UDP", "UDPv6"),
         ("IPv4 fragment", "IPv4"),
         ("VLAN/IPv4/TCP", "TCPv4"),
+        ("QinQ/IPv4/TCP", "TCPv4"),
         ("IPv6/options/TCP", "TCPv6_EX"),
         ("4in4/TCP", "IPv4"),
         ("GRE/IPv4/TCP", "IPv4"),

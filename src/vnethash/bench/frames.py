@@ -5,7 +5,7 @@ import struct
 
 IPIP, TCP, UDP, GRE = 4, 6, 17, 47
 _VXLAN, _GENEVE = 4789, 6081
-_IPV4, _IPV6, _VLAN, _ETHERNET = 0x0800, 0x86DD, 0x8100, 0x6558
+_IPV4, _IPV6, _VLAN, _SERVICE_VLAN, _ETHERNET = 0x0800, 0x86DD, 0x8100, 0x88A8, 0x6558
 _MORE_FRAGMENTS = 0x2000
 _DESTINATION_OPTIONS = 60
 
@@ -68,6 +68,7 @@ def kinds() -> dict[str, bytes]:
     vxlan = struct.pack(">II", 0x08000000, 1 << 8) + ethernet(_IPV4, inner)
     geneve = struct.pack(">HHI", 0, _ETHERNET, 1 << 8) + ethernet(_IPV6, ipv6(TCP, tcp, flow=1))
     tagged = struct.pack(">HH", 5, _IPV4) + ipv4(TCP, tcp)
+    twice = struct.pack(">HH", 6, _VLAN) + tagged
     options = bytes((TCP, 0, 1, 4, 0, 0, 0, 0))  # PadN
     return {
         "IPv4/TCP": ethernet(_IPV4, ipv4(TCP, tcp)),
@@ -76,6 +77,7 @@ def kinds() -> dict[str, bytes]:
         "IPv6/UDP": ethernet(_IPV6, ipv6(UDP, udp)),
         "IPv4 fragment": ethernet(_IPV4, ipv4(UDP, udp, fragment=_MORE_FRAGMENTS)),
         "VLAN/IPv4/TCP": ethernet(_VLAN, tagged),
+        "QinQ/IPv4/TCP": ethernet(_SERVICE_VLAN, twice),
         "IPv6/options/TCP": ethernet(_IPV6, ipv6(_DESTINATION_OPTIONS, options + tcp)),
         "4in4/TCP": ethernet(_IPV4, ipv4(IPIP, inner)),
         "GRE/IPv4/TCP": ethernet(_IPV4, ipv4(GRE, struct.pack(">HH", 0, _IPV4) + inner)),
