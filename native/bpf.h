@@ -59,5 +59,7 @@ static long (*const bpf_skb_vlan_pop)(void *skb) = (void *)BPF_FUNC_skb_vlan_pop
 #define READ_ONCE(x) (*(const volatile typeof(x) *)&(x))
 #endif
 #define vnet_opaque(x) asm volatile("" : "+r"(x)::"memory")
+/* What a pointer points to is in memory from here on, where the compiler knows it to be. */
+#define vnet_in_memory(pointer) asm volatile("" ::"r"(pointer) : "memory")
 
 #endif

@@ -40,10 +40,10 @@ struct vnet_payload {
 
 /* What the dissector saw. Addresses and ports as they lie in the packet. */
 struct vnet_headers {
-	__u32 kind;       /* enum vnet_report, the most specific one; NONE: not IP */
-	__u32 address[8]; /* source and destination, 2 words or 8 */
-	__u32 final[8];   /* the same for a mobile node; set for the kinds .._EX */
-	__u32 ports;      /* 0 unless the kind is TCP.. or UDP.. */
+	__u32 kind;  /* enum vnet_report, the most specific one; NONE: not IP */
+	__u32 ports; /* 0 unless the kind is TCP.. or UDP.. */
+	__u32 address[8] vnet_aligned; /* source and destination, 2 words or 8 */
+	__u32 final[8] vnet_aligned; /* the same for a mobile node; set for the kinds .._EX */
 	struct vnet_payload payload;
 };
 
@@ -56,10 +56,8 @@ enum vnet_l4 {
 
 vnet_inline void vnet_copy_address(__u32 to[4], const __u8 *from)
 {
-	to[0] = vnet_u32(from);
-	to[1] = vnet_u32(from + 4);
-	to[2] = vnet_u32(from + 8);
-	to[3] = vnet_u32(from + 12);
+	vnet_copy_pair(to, from);
+	vnet_copy_pair(to + 2, from + 8);
 }
 
 /* Where the packet ends: where its IP header says, unless that lies (0: jumbo). */

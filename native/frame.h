@@ -97,6 +97,16 @@ vnet_inline __u32 vnet_reaches(const struct vnet_frame *frame, __u32 offset)
 /* BPF loads bytes one by one unless told that a word is a word. */
 #define vnet_u32(at) (*(const __u32 *)(at))
 #define vnet_be16(at) __builtin_bswap16(*(const __u16 *)(at))
+
+typedef __u64 vnet_pair __attribute__((may_alias));
+
+#define vnet_aligned __attribute__((aligned(8)))
+
+/* Two words at once. On the stack both must be where eight bytes may be. */
+vnet_inline void vnet_copy_pair(__u32 to[2], const __u8 *from)
+{
+	*(vnet_pair *)to = *(const vnet_pair *)from;
+}
 #else
 struct vnet_frame {
 	const __u8 *data;
@@ -151,6 +161,13 @@ vnet_inline __u32 vnet_u32(const __u8 *at)
 vnet_inline __u16 vnet_be16(const __u8 *at)
 {
 	return at[0] << 8 | at[1];
+}
+
+#define vnet_aligned
+
+vnet_inline void vnet_copy_pair(__u32 to[2], const __u8 *from)
+{
+	memcpy(to, from, 8);
 }
 
 #endif

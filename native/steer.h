@@ -41,13 +41,12 @@ struct vnet_verdict {
 /* An atomic operation that fetches is a full barrier; on the stack nobody contends for it. */
 static __always_inline void vnet_order_loads(void)
 {
-	__u64 local = 0, fetched;
-
 	barrier();
-	if (!vnet_device.weakly_ordered)
-		return;
-	fetched = __sync_fetch_and_add(&local, 1);
-	vnet_opaque(fetched);
+	if (vnet_device.weakly_ordered) {
+		__u64 local = 0, fetched = __sync_fetch_and_add(&local, 1);
+
+		vnet_opaque(fetched);
+	}
 }
 
 /* The configuration in force. What is read of it is good if vnet_unchanged() says so after. */
@@ -107,7 +106,7 @@ static __always_inline void vnet_rss(const struct vnet_headers *headers,
 	VNET_KEEP_LOOP
 	for (int i = 0; i < 2; i++) {
 		/* Or the compiler takes the headers apart before the loop and spills. */
-		vnet_opaque(headers);
+		vnet_in_memory(headers);
 		__u32 rule = now.config->rules[headers->kind & 15];
 
 		verdict->reporting = now.config->reporting;

@@ -50,45 +50,63 @@ vnet_inline __u8 vnet_rule(__u32 hash_types, __u32 kind)
  */
 #define vnet_settle(x) asm volatile("" : "+r"(x))
 
-/*
- * The entry for the byte of `word` that starts at bit `shift`. BPF does not
- * scale an index: an offset in bytes takes one instruction less.
- */
-vnet_inline __u32 vnet_hash_byte(const __u32 table[256], __u32 word, int shift)
-{
-	__u32 offset = (shift ? word >> (shift - 2) : word << 2) & 0x3fc;
+/* Offsets from here on do not fit an instruction. */
+#define VNET_OFFSET_MAX 32768
 
-	return *(const __u32 *)((const __u8 *)table + offset);
+/*
+ * What `count` words add that start with word `first` of the input. Byte by
+ * byte from memory: to take a byte out of a word is an instruction more than to
+ * load it. The two in assembler would be three.
+ */
+vnet_inline __u32 vnet_hash_part(const struct vnet_config *config, const __u32 *words, __u32 first,
+				 __u32 count)
+{
+	const __u8 *bytes = (const __u8 *)words, *base = (const __u8 *)config;
+	__u32 tables = (const __u8 *)config->toeplitz[4 * first] - base, hash = 0;
+
+	if (tables + count * sizeof(config->toeplitz[0]) * 4 > VNET_OFFSET_MAX) {
+		base += tables;
+		tables = 0;
+	}
+	_Pragma("clang loop unroll(full)")
+	for (__u32 i = 0; i < 4 * count; i++) {
+		__u64 at = bytes[i];
+
+		asm("%0 <<= 2\n\t%0 += %1" : "+r"(at) : "r"(base));
+		hash ^= *(const __u32 *)(at + tables + i * sizeof(config->toeplitz[0]));
+		vnet_settle(hash);
+	}
+	return hash;
 }
 #else
 #define vnet_settle(x)
-
-vnet_inline __u32 vnet_hash_byte(const __u32 table[256], __u32 word, int shift)
-{
-	return table[word >> shift & 255];
-}
-#endif
 
 /* What word `index` of the input adds to the hash. */
 vnet_inline __u32 vnet_hash_word(const struct vnet_config *config, __u32 index, __u32 word)
 {
 	const __u32(*table)[256] = config->toeplitz + 4 * index;
-	__u32 hash = vnet_hash_byte(table[0], word, 0) ^ vnet_hash_byte(table[1], word, 8) ^
-		     vnet_hash_byte(table[2], word, 16) ^ vnet_hash_byte(table[3], word, 24);
 
-	vnet_settle(hash);
+	return table[0][word & 255] ^ table[1][word >> 8 & 255] ^ table[2][word >> 16 & 255] ^
+	       table[3][word >> 24];
+}
+
+/* What `count` words add that start with word `first` of the input. */
+vnet_inline __u32 vnet_hash_part(const struct vnet_config *config, const __u32 *words, __u32 first,
+				 __u32 count)
+{
+	__u32 hash = 0;
+
+	for (__u32 i = 0; i < count; i++)
+		hash ^= vnet_hash_word(config, first + i, words[i]);
 	return hash;
 }
+#endif
 
 /* What `count` words add that start the input. */
 vnet_inline __u32 vnet_hash_words(const struct vnet_config *config, const __u32 *words,
 				  __u32 count)
 {
-	__u32 hash = 0;
-
-	for (__u32 i = 0; i < count; i++)
-		hash ^= vnet_hash_word(config, i, words[i]);
-	return hash;
+	return vnet_hash_part(config, words, 0, count);
 }
 
 /*
@@ -104,7 +122,7 @@ vnet_inline __u32 vnet_hash(const struct vnet_config *config, const struct vnet_
 	if (headers->kind <= VNET_REPORT_UDPV4) {
 		hash = vnet_hash_words(config, address, 2);
 		if (rule & VNET_RULE_PORTS)
-			hash ^= vnet_hash_word(config, 2, headers->ports);
+			hash ^= vnet_hash_part(config, &headers->ports, 2, 1);
 		return hash;
 	}
 	if (headers->kind >= VNET_REPORT_IPV6_EX && rule & VNET_RULE_FINAL)
@@ -112,7 +130,7 @@ vnet_inline __u32 vnet_hash(const struct vnet_config *config, const struct vnet_
 	vnet_settle(address); /* one pointer, not eight */
 	hash = vnet_hash_words(config, address, 8);
 	if (rule & VNET_RULE_PORTS)
-		hash ^= vnet_hash_word(config, 8, headers->ports);
+		hash ^= vnet_hash_part(config, &headers->ports, 8, 1);
 	return hash;
 }
 
