@@ -48,6 +48,8 @@ API void vh_publish(struct vnet_state *state, __u64 *table, __u32 table_words,
 	memcpy((__u8 *)slot + sizeof(slot->generation),
 	       (const __u8 *)&config->rss + sizeof(slot->generation),
 	       sizeof(*slot) - sizeof(slot->generation));
+	for (__u32 i = 0; i < VNET_TABLE_NEAR && i <= slot->table_mask; i++)
+		slot->near[i] = config->table[i];
 	memcpy(table, config->table, (config->rss.table_mask + 1) * sizeof(config->table[0]));
 	__atomic_store_n(&slot->generation, generation, __ATOMIC_RELEASE);
 	__atomic_store_n(&state->generation, generation, __ATOMIC_SEQ_CST);

@@ -32,10 +32,10 @@ enum vnet_protocol {
  * of what passes is that.
  */
 struct vnet_payload {
-	__u32 protocol;   /* VNET_NONE: TCP, a fragment, cut short; the rest is not set then */
+	__u32 protocol;   /* VNET_NONE: TCP, a fragment, cut short; where is not set then */
+	__u32 looked_for; /* enum vnet_tunnel; VNET_TUNNEL_ANY: nobody looked */
 	__u32 offset;
 	__u32 end;
-	__u32 looked_for; /* enum vnet_tunnel; VNET_TUNNEL_ANY: nobody looked */
 };
 
 /* What the dissector saw. Addresses and ports as they lie in the packet. */
@@ -63,9 +63,9 @@ vnet_inline void vnet_copy_address(__u32 to[4], const __u8 *from)
 /* Where the packet ends: where its IP header says, unless that lies (0: jumbo). */
 vnet_inline __u32 vnet_packet_end(const struct vnet_frame *frame, __u32 start, __u32 declared)
 {
-	if (declared && start + declared <= frame->length)
-		return start + declared;
-	return frame->length;
+	__u32 room = frame->length - start;
+
+	return start + (declared - 1 < room ? declared : room); /* 0 - 1 is more than any room */
 }
 
 /* Which transport header lies whole at `offset`, enum vnet_l4. */
@@ -238,7 +238,7 @@ vnet_inline void vnet_dissect_ipv6(const struct vnet_frame *frame, struct vnet_h
 	vnet_copy_address(headers->address, ip + 8);
 	vnet_copy_address(headers->address + 4, ip + 24);
 	end = vnet_packet_end(frame, offset + 40, vnet_be16(ip + 4));
-	if (!vnet_is_extension(ip[6])) {
+	if (ip[6] == VNET_TCP || !vnet_is_extension(ip[6])) {
 		vnet_dissect_l4(frame, headers, ip[6], offset + 40, end);
 		return;
 	}
@@ -290,6 +290,8 @@ vnet_inline struct vnet_l3 vnet_find_l3(const struct vnet_frame *frame, __u32 of
 		return l3;
 	l3.type = vnet_be16(at + 12);
 	l3.offset = offset + 14;
+	if (l3.type == VNET_IPV4 || l3.type == VNET_IPV6) /* most are: ask for these first */
+		return l3;
 	if (vnet_is_tag(l3.type)) {
 		at = vnet_at(frame, offset + 14, 4);
 		if (!at)

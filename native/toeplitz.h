@@ -50,8 +50,7 @@ vnet_inline __u8 vnet_rule(__u32 hash_types, __u32 kind)
  */
 #define vnet_settle(x) asm volatile("" : "+r"(x))
 
-/* Offsets from here on do not fit an instruction. */
-#define VNET_OFFSET_MAX 32768
+#define VNET_OFFSET_MAX 32767 /* of a load */
 
 /*
  * What `count` words add that start with word `first` of the input. Byte by
@@ -64,7 +63,7 @@ vnet_inline __u32 vnet_hash_part(const struct vnet_config *config, const __u32 *
 	const __u8 *bytes = (const __u8 *)words, *base = (const __u8 *)config;
 	__u32 tables = (const __u8 *)config->toeplitz[4 * first] - base, hash = 0;
 
-	if (tables + count * sizeof(config->toeplitz[0]) * 4 > VNET_OFFSET_MAX) {
+	if (tables + (4 * count - 1) * sizeof(config->toeplitz[0]) > VNET_OFFSET_MAX) {
 		base += tables;
 		tables = 0;
 	}
@@ -116,19 +115,18 @@ vnet_inline __u32 vnet_hash_words(const struct vnet_config *config, const __u32 
 vnet_inline __u32 vnet_hash(const struct vnet_config *config, const struct vnet_headers *headers,
 			    __u32 rule)
 {
-	const __u32 *address = headers->address;
 	__u32 hash;
 
 	if (headers->kind <= VNET_REPORT_UDPV4) {
-		hash = vnet_hash_words(config, address, 2);
+		hash = vnet_hash_words(config, headers->address, 2);
 		if (rule & VNET_RULE_PORTS)
 			hash ^= vnet_hash_part(config, &headers->ports, 2, 1);
 		return hash;
 	}
 	if (headers->kind >= VNET_REPORT_IPV6_EX && rule & VNET_RULE_FINAL)
-		address = headers->final;
-	vnet_settle(address); /* one pointer, not eight */
-	hash = vnet_hash_words(config, address, 8);
+		hash = vnet_hash_words(config, headers->final, 8);
+	else
+		hash = vnet_hash_words(config, headers->address, 8);
 	if (rule & VNET_RULE_PORTS)
 		hash ^= vnet_hash_part(config, &headers->ports, 8, 1);
 	return hash;

@@ -19,7 +19,7 @@
  * compiled before would not survive.
  */
 enum vnet_abi {
-	VNET_ABI = 2,
+	VNET_ABI = 3,
 };
 
 enum vnet_limit {
@@ -27,6 +27,7 @@ enum vnet_limit {
 	VNET_INPUT_LEN = 36,     /* two IPv6 addresses and two ports */
 	VNET_INPUT_WORDS = 9,
 	VNET_TABLE_MAX = 32768,  /* a le16 mask; entries are a power of two */
+	VNET_TABLE_NEAR = 128,  /* entries that lie with the configuration: most tables are no longer */
 	VNET_QUEUES_MAX = 256,  /* MAX_TAP_QUEUES, drivers/net/tun.c */
 	VNET_COUNTS = 16,       /* counters of a hash program's own */
 	VNET_RECORD_LEN = 8,
@@ -159,6 +160,7 @@ struct vnet_config {
 	__u32 tunnels;       /* enum vnet_tunnel: hashed by their inner headers */
 	__u8 key[VNET_KEY_LEN];
 	__u8 rules[16];      /* by kind of packet: its report type and enum vnet_rule */
+	__u8 near[VNET_TABLE_NEAR]; /* the first queues of the indirection table */
 	/* toeplitz[i][b]: what byte b at offset i of the input adds */
 	__u32 toeplitz[VNET_INPUT_LEN][256];
 };
@@ -194,8 +196,9 @@ struct vnet_counters {
 _Static_assert(sizeof(struct vnet_record) == VNET_RECORD_LEN, "hash record");
 _Static_assert(sizeof(struct vnet_hdr) == VNET_HDR_HASH_LEN, "virtio header");
 _Static_assert(VNET_HDR_LEN + VNET_RECORD_LEN == VNET_HDR_HASH_LEN, "record completes the header");
-_Static_assert(sizeof(struct vnet_config) == 80 + VNET_INPUT_LEN * 1024, "config layout");
+_Static_assert(sizeof(struct vnet_config) == 80 + VNET_TABLE_NEAR + VNET_INPUT_LEN * 1024, "config layout");
 _Static_assert(sizeof(struct vnet_counters) == 208, "counters layout");
+_Static_assert(VNET_QUEUES_MAX <= 256, "near[] has bytes");
 _Static_assert(VNET_HASH_UDP_EX == 1 << (VNET_REPORT_UDPV6_EX - 1), "virtio 5.1.6.4.5");
 _Static_assert(VNET_MARK_0 & 1, "a group address");
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "virtio 1.x is little-endian");

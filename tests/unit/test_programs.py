@@ -186,7 +186,7 @@ def other_header(tmp_path: Path, old: str, new: str) -> bytes:
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
-        ("VNET_ABI = 2", "VNET_ABI = 7", r"compiled for interface 7, .* has interface 2$"),
+        ("VNET_ABI = 3", "VNET_ABI = 7", r"compiled for interface 7, .* has interface 3$"),
         ("VNET_COUNTS = 16", "VNET_COUNTS = 9", r"map vnet_counts of max_entries 9 instead of 16$"),
         ('SEC(".data.vnet")', "", r"has no map \.data\.vnet$"),
         ('SEC(".rodata.vnet")', "", r"has no \.rodata\.vnet$"),
