@@ -22,6 +22,8 @@
 #define vnet_forget()
 #endif
 
+#define vnet_likely(x) __builtin_expect(!!(x), 1)
+
 enum vnet_scratch {
 	VNET_SCRATCH = 40, /* the largest header read at once: IPv6 */
 };
@@ -62,7 +64,7 @@ vnet_inline const __u8 *vnet_at(const struct vnet_frame *frame, __u32 offset, __
 #ifndef VNET_COPIES_ONLY
 	const __u8 *at = frame->data + offset;
 
-	if (!frame->is_cut && at + length <= frame->data_end)
+	if (vnet_likely(!frame->is_cut && at + length <= frame->data_end))
 		return at;
 #endif
 	return vnet_copy_at(frame, offset, length);

@@ -85,7 +85,7 @@ static __always_inline __u32 vnet_table_lookup(const struct vnet_snapshot *snaps
 	__u32 mask = snapshot->config->table_mask, index = hash & mask, word;
 	__u64 *queues;
 
-	if (mask < VNET_TABLE_NEAR) {
+	if (vnet_likely(mask < VNET_TABLE_NEAR)) {
 		vnet_settle(index); /* or the compiler leaves out what the verifier has to see */
 		return snapshot->config->near[index & (VNET_TABLE_NEAR - 1)];
 	}
@@ -116,14 +116,14 @@ static __always_inline void vnet_rss(const struct vnet_headers *headers,
 
 		verdict->reporting = now.config->reporting;
 		verdict->hash_report = rule & VNET_RULE_REPORT;
-		if (headers->kind && verdict->hash_report) {
+		if (vnet_likely(headers->kind && verdict->hash_report)) {
 			verdict->hash_value = vnet_hash(now.config, headers, rule);
 			verdict->queue = vnet_table_lookup(&now, verdict->hash_value);
 		} else {
 			verdict->hash_value = 0;
 			verdict->queue = now.config->unclassified;
 		}
-		if (vnet_unchanged(&now))
+		if (vnet_likely(vnet_unchanged(&now)))
 			return;
 		now = vnet_snapshot();
 		if (!vnet_hold_for(headers, now.config->tunnels))
@@ -148,7 +148,7 @@ static __always_inline void vnet_toeplitz(const __u32 *words, __u32 count,
 		verdict->reporting = now.config->reporting;
 		verdict->hash_value = vnet_hash_words(now.config, words, count);
 		verdict->queue = vnet_table_lookup(&now, verdict->hash_value);
-		if (vnet_unchanged(&now))
+		if (vnet_likely(vnet_unchanged(&now)))
 			return;
 	}
 	*verdict = (struct vnet_verdict){};
@@ -165,7 +165,7 @@ static __always_inline void vnet_steer(__u32 hash_value, struct vnet_verdict *ve
 
 		verdict->reporting = now.config->reporting;
 		verdict->queue = vnet_table_lookup(&now, hash_value);
-		if (vnet_unchanged(&now))
+		if (vnet_likely(vnet_unchanged(&now)))
 			return;
 	}
 	*verdict = (struct vnet_verdict){};

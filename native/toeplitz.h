@@ -119,7 +119,7 @@ vnet_inline __u32 vnet_hash(const struct vnet_config *config, const struct vnet_
 
 	if (headers->kind <= VNET_REPORT_UDPV4) {
 		hash = vnet_hash_words(config, headers->address, 2);
-		if (rule & VNET_RULE_PORTS)
+		if (vnet_likely(rule & VNET_RULE_PORTS))
 			hash ^= vnet_hash_part(config, &headers->ports, 2, 1);
 		return hash;
 	}
@@ -127,7 +127,7 @@ vnet_inline __u32 vnet_hash(const struct vnet_config *config, const struct vnet_
 		hash = vnet_hash_words(config, headers->final, 8);
 	else
 		hash = vnet_hash_words(config, headers->address, 8);
-	if (rule & VNET_RULE_PORTS)
+	if (vnet_likely(rule & VNET_RULE_PORTS))
 		hash ^= vnet_hash_part(config, &headers->ports, 8, 1);
 	return hash;
 }
