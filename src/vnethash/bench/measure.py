@@ -73,7 +73,7 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A bound that the project sets itself; lower is better."""
+    """A bound that the project sets itself."""
 
     text: str
     met: bool

@@ -35,7 +35,9 @@ class Contents(NamedTuple):
     """Whether code is to be adapted to structures of the running kernel (CO-RE)."""
 
 
-class _Section(NamedTuple):
+class Section(NamedTuple):
+    """A section of an object file, with its bytes."""
+
     name: str
     type: int
     flags: int
@@ -51,17 +53,16 @@ def read_contents(image: bytes) -> Contents:
         kind, machine, *_ = _HEADER.unpack_from(image)
         if (kind, machine) != (_ET_REL, _EM_BPF):
             raise NotBpf(f"was not compiled for BPF, but for machine {machine} (ELF type {kind})")
-        sections = _sections(image)
-        return Contents(
-            frozenset(_helpers(sections)), tuple(_undefined(sections)), _adapts(sections)
-        )
+        found = sections(image)
+        return Contents(frozenset(_helpers(found)), tuple(_undefined(found)), _adapts(found))
     except NotBpf:
         raise
     except (struct.error, IndexError, ValueError) as error:
         raise NotBpf("is a damaged ELF file") from error
 
 
-def _sections(image: bytes) -> list[_Section]:
+def sections(image: bytes) -> list[Section]:
+    """All sections, by number. Raises ValueError, IndexError or struct.error for a damaged file."""
     *_, offset, size, count, names = _HEADER.unpack_from(image)
     headers = list(_SECTION.iter_unpack(image[offset : offset + size * count]))
     if len(headers) != count:
@@ -73,7 +74,7 @@ def _sections(image: bytes) -> list[_Section]:
             raise ValueError("cut short")
         contents.append(image[start : start + length])
     return [
-        _Section(_text(contents[names], name), kind, flags, data, link)
+        Section(_text(contents[names], name), kind, flags, data, link)
         for (name, kind, flags, _, _, link), data in zip(headers, contents, strict=True)
     ]
 
@@ -82,7 +83,7 @@ def _text(strings: bytes, start: int) -> str:
     return strings[start : strings.index(b"\0", start)].decode()
 
 
-def _helpers(sections: list[_Section]) -> list[int]:
+def _helpers(sections: list[Section]) -> list[int]:
     return [
         immediate
         for section in sections
@@ -92,7 +93,7 @@ def _helpers(sections: list[_Section]) -> list[int]:
     ]
 
 
-def _undefined(sections: list[_Section]) -> list[str]:
+def _undefined(sections: list[Section]) -> list[str]:
     return [
         _text(sections[section.link].data, name)
         for section in sections
@@ -102,7 +103,7 @@ def _undefined(sections: list[_Section]) -> list[str]:
     ]
 
 
-def _adapts(sections: list[_Section]) -> bool:
+def _adapts(sections: list[Section]) -> bool:
     for section in sections:
         if section.name == ".BTF.ext":
             header_length, relocations = _BTF_EXT.unpack_from(section.data)
