@@ -100,7 +100,7 @@ def build(root: Path = ROOT) -> list[Path]:
     headers = [f"native/{name}.h" for name in HEADERS]
     core, bpf = [*CORE_SOURCES, "native/*.h"], ["native/stages.bpf.c", *headers]
     bench, bitwise = [*BENCH_SOURCES, "bench/bench.h", "native/core.h"], ["bench/bitwise.bpf.c", *headers]
-    program = ["bench/program.bpf.c", *headers]
+    program, layouts = ["bench/program.bpf.c", *headers], ["bench/layouts.bpf.c", *headers]
     steps: list[tuple[str, Sequence[str], Callable[[Path, Path], object], str]] = [
         ("core.so", core, partial(compile_shared, CORE_SOURCES), _core_key()),
         ("stages.bpf.o", bpf, partial(compile_bpf, bpf[0]), _bpf_key()),
@@ -120,6 +120,7 @@ def build(root: Path = ROOT) -> list[Path]:
         ("bench.so", bench, partial(compile_shared, BENCH_SOURCES), _core_key()),
         ("bitwise.bpf.o", bitwise, partial(compile_bpf, bitwise[0]), _bpf_key()),
         ("program.bpf.o", program, partial(compile_bpf, program[0]), _bpf_key()),
+        ("layouts.bpf.o", layouts, partial(compile_bpf, layouts[0]), _bpf_key()),
         ("bench_abi.py", ["bench/bench.h"], generate_bench_abi, ""),
     ]
     built = root / BUILT

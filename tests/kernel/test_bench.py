@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests import frames
 from tests.kernel import programs
-from vnethash.bench import path, stages, startup, tcp, vhost
+from vnethash.bench import layouts, path, stages, startup, tcp, vhost
 from vnethash.bench.bitwise import BitwiseSteering
 from vnethash.bench.frames import kinds, tcp4, tcp6
 from vnethash.bench.measure import Effort, Summary
@@ -151,6 +151,20 @@ def test_no_program_of_qemu_s(tmp_path: Path) -> None:
     for contents in (b"no program", STAGES_OBJECT.read_bytes(), STAGES_OBJECT.read_bytes()[:200]):
         other.write_bytes(contents)
         assert find_parts(other) is None
+
+
+def test_layouts_have_their_rows(no_leaks: None) -> None:
+    rounds: list[None] = []
+    rows = layouts.run(TINY, lambda: rounds.append(None))
+    assert len(rounds) == layouts.steps(TINY)
+    ways = ("one flow", "other flows", "cold L1", "cold L1, L2")
+    names = {
+        "IPv4/TCP": ["nibbles", "bytes", "11 bits", "16 bits"],
+        "IPv6/TCP": ["nibbles", "bytes", "11 bits"],
+    }
+    assert [(row.case, row.variant) for row in rows] == [
+        (f"{case}, {way}", name) for case in names for way in ways for name in names[case]
+    ]
 
 
 def test_verified_instructions_of_two() -> None:

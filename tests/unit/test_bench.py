@@ -6,15 +6,18 @@ import json
 import os
 import socket
 from dataclasses import replace
-from functools import partial
+from functools import partial, reduce
+from operator import xor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests import vectors
-from vnethash.bench import bulk, frames, measure, path, report
+from vnethash.bench import bulk, frames, layouts, measure, path, report
 from vnethash.bench.driver import BareLoop
 from vnethash.bench.library import bench_library
 from vnethash.bench.measure import Effort, Row, Summary
@@ -303,3 +306,18 @@ def test_wrong_use(capsys: pytest.CaptureFixture[str], args: list[str]) -> None:
     assert code == main.EXIT_USAGE
     assert out == ""
     assert err.startswith("vnethash: error: ")
+
+
+@given(key=st.binary(min_size=40, max_size=40), data=st.binary(min_size=36, max_size=36))
+@settings(max_examples=20, deadline=None)
+def test_tables_of_every_layout_hash_alike(key: bytes, data: bytes) -> None:
+    variables = np.zeros(1, layouts.VARIABLES)[0]
+    layouts.fill(variables, key)
+    number = int.from_bytes(data, "little")
+    for layout, fields in layouts.fields().items():
+        looked_up = [
+            int(table[number >> bits.start & (1 << len(bits)) - 1])
+            for table, bits in zip(variables[layout], fields, strict=True)
+        ]
+        covered = data[: fields[-1].stop // 8]
+        assert reduce(xor, looked_up) == reference.toeplitz(key, covered), layout

@@ -10,13 +10,14 @@ import os
 import reprlib
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from vnethash.errors import VnethashError
 
+K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 Advance = Callable[[], None]
@@ -115,11 +116,11 @@ class Row:
 
 
 def interleave(
-    variants: Mapping[str, Callable[[], T]], rounds: int, advance: Advance
-) -> dict[str, list[T]]:
+    variants: Mapping[K, Callable[[], T]], rounds: int, advance: Advance
+) -> dict[K, list[T]]:
     """Measure each variant once a round; who is first changes from round to round."""
     names = list(variants)
-    measured: dict[str, list[T]] = {name: [] for name in names}
+    measured: dict[K, list[T]] = {name: [] for name in names}
     for turn in range(rounds):
         first = turn % len(names)
         for name in names[first:] + names[:first]:

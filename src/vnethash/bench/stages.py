@@ -167,7 +167,7 @@ class Programs:
         """What measures each program once: nanoseconds of a run."""
 
         def repeated(program: Program, usual: int) -> Callable[[], float]:
-            return lambda: _cpu_time(program, frame, effort.share(usual))
+            return lambda: cpu_time(program, frame, effort.share(usual))
 
         def single(program: Program) -> Callable[[], float]:
             runs = range(effort.share(_SINGLE_RUNS))
@@ -211,7 +211,7 @@ def verified_instructions(program: Program) -> int | None:
     return None if text is None else int(text)
 
 
-def _cpu_time(program: Program, frame: bytes, repeat: int) -> float:
+def cpu_time(program: Program, frame: bytes, repeat: int) -> float:
     """Nanoseconds of a run. What the kernel says itself has no fractions of one."""
     start = time.thread_time_ns()
     program.test_run(frame, repeat=repeat)

@@ -23,7 +23,8 @@ def bench_command(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAMES]...", help="Of bulk, stages, path, vhost, startup (default all)."
+            metavar="[NAMES]...",
+            help="Of bulk, stages, layouts, path, vhost, startup (default all).",
         ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Few rounds: does it run at all?")] = False,
@@ -42,9 +43,10 @@ def bench_command(
 ) -> None:
     """Measure what hashing and steering cost, against what there is without.
 
-    bulk: hashing in user space. stages: the BPF programs. path: CPU per
-    packet through a tap. vhost: from a tap to a guest's rings and back.
-    startup: opening a tap, changing its configuration.
+    bulk: hashing in user space. stages: the BPF programs. layouts: the
+    tables they could hash by. path: CPU per packet through a tap. vhost: from
+    a tap to a guest's rings and back. startup: opening a tap, changing its
+    configuration.
     All but bulk need root; traffic stays in namespaces made for it.
     """
     from dataclasses import replace
