@@ -29,13 +29,14 @@ enum vnet_protocol {
 
 /*
  * What an IP packet carries, if it is not TCP. Nobody looks into TCP, and most
- * of what passes is that.
+ * of what passes is that. The first field and the last are not neighbours: they
+ * would be stored as one, and the verifier of Linux 6.1 no longer know them apart.
  */
 struct vnet_payload {
 	__u32 protocol;   /* VNET_NONE: TCP, a fragment, cut short; where is not set then */
-	__u32 looked_for; /* enum vnet_tunnel; VNET_TUNNEL_ANY: nobody looked */
 	__u32 offset;
 	__u32 end;
+	__u32 looked_for; /* enum vnet_tunnel; VNET_TUNNEL_ANY: nobody looked */
 };
 
 /* What the dissector saw. Addresses and ports as they lie in the packet. */
