@@ -113,13 +113,15 @@ vnet_inline void vnet_dissect_ipv4(const struct vnet_frame *frame, struct vnet_h
 				   __u32 offset)
 {
 	const __u8 *ip = vnet_at(frame, offset, 20);
-	__u32 header_length;
+	__u32 header_length = 20;
 
-	if (!ip || ip[0] >> 4 != 4)
+	if (!ip)
 		return;
-	header_length = (ip[0] & 15) * 4;
-	if (header_length < 20)
-		return;
+	if (ip[0] != 0x45) { /* anything but the usual header */
+		header_length = (ip[0] & 15) * 4;
+		if (ip[0] >> 4 != 4 || header_length < 20)
+			return;
+	}
 	headers->kind = VNET_REPORT_IPV4;
 	headers->address[0] = vnet_u32(ip + 12);
 	headers->address[1] = vnet_u32(ip + 16);

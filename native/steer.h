@@ -82,13 +82,14 @@ static __always_inline int vnet_unchanged(const struct vnet_snapshot *snapshot)
 /* The queue that the indirection table has for a hash. */
 static __always_inline __u32 vnet_table_lookup(const struct vnet_snapshot *snapshot, __u32 hash)
 {
-	__u32 mask = snapshot->config->table_mask, index = hash & mask, word;
+	__u32 mask = snapshot->config->table_mask, index, word;
 	__u64 *queues;
 
 	if (vnet_likely(mask < VNET_TABLE_NEAR)) {
-		vnet_settle(index); /* or the compiler leaves out what the verifier has to see */
-		return snapshot->config->near[index & (VNET_TABLE_NEAR - 1)];
+		vnet_settle(mask); /* the verifier has to see that the index is no greater */
+		return snapshot->config->near[hash & mask];
 	}
+	index = hash & mask;
 	word = (snapshot->generation & 1) * vnet_device.table_words + (index >> 2);
 	queues = bpf_map_lookup_elem(&vnet_table, &word);
 	return queues ? *queues >> (index & 3) * 16 & 0xffff : 0;
