@@ -99,8 +99,10 @@ def build(root: Path = ROOT) -> list[Path]:
     """
     headers = [f"native/{name}.h" for name in HEADERS]
     core, bpf = [*CORE_SOURCES, "native/*.h"], ["native/stages.bpf.c", *headers]
-    bench, bitwise = [*BENCH_SOURCES, "bench/bench.h", "native/core.h"], ["bench/bitwise.bpf.c", *headers]
-    program, layouts = ["bench/program.bpf.c", *headers], ["bench/layouts.bpf.c", *headers]
+    bench = [*BENCH_SOURCES, "bench/bench.h", "native/core.h"]
+    bitwise, program, layouts = (
+        [f"bench/{name}.bpf.c", *headers] for name in ("bitwise", "program", "layouts")
+    )
     steps: list[tuple[str, Sequence[str], Callable[[Path, Path], object], str]] = [
         ("core.so", core, partial(compile_shared, CORE_SOURCES), _core_key()),
         ("stages.bpf.o", bpf, partial(compile_bpf, bpf[0]), _bpf_key()),
