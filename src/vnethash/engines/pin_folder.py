@@ -32,7 +32,7 @@ LINK = "link"
 _PINS = (STATE, TABLE, COUNTERS, COUNTS, LINK, RECORD)
 _SPARE_MAPS = PROGRAM_MAPS + "_next"
 
-LAYOUT = 2
+LAYOUT = 3
 """Version of the pins: to be raised when the maps of native/vnethash.h change.
 
 The record itself may only grow at its end, so that any version can detach.
