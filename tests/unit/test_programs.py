@@ -322,7 +322,7 @@ def test_the_headers_come_with_the_package() -> None:
         for content in shipped.values()
         for name in re.findall(r'^#include "(.+)"', content.decode(), re.MULTILINE)
     }
-    assert set(shipped) == {*included, "vnet_hash.h"}
+    assert set(shipped) == {*included, "vnet_hash.h", "bulk.h"}
 
 
 def test_the_extra_pins_the_compiler_of_the_build() -> None:
