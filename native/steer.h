@@ -36,6 +36,7 @@ struct vnet_verdict {
 	__u32 queue;
 	__u32 reporting;  /* enum vnet_reporting, of the configuration that was asked */
 	__u32 generation; /* of the configuration by which the frame is dissected */
+	__u32 bucket;     /* entry of the indirection table that told the queue, plus one */
 };
 
 /* An atomic operation that fetches is a full barrier; on the stack nobody contends for it. */
@@ -80,11 +81,13 @@ static __always_inline int vnet_unchanged(const struct vnet_snapshot *snapshot)
 }
 
 /* The queue that the indirection table has for a hash. */
-static __always_inline __u32 vnet_table_lookup(const struct vnet_snapshot *snapshot, __u32 hash)
+static __always_inline __u32 vnet_table_lookup(const struct vnet_snapshot *snapshot, __u32 hash,
+					       struct vnet_verdict *verdict)
 {
 	__u32 mask = snapshot->config->table_mask, index, word;
 	__u64 *queues;
 
+	verdict->bucket = (hash & mask) + 1; /* gone from the code where nothing counts by it */
 	if (vnet_likely(mask < VNET_TABLE_NEAR)) {
 		vnet_settle(mask); /* the verifier has to see that the index is no greater */
 		return snapshot->config->near[hash & mask];
@@ -119,10 +122,11 @@ static __always_inline void vnet_rss(const struct vnet_headers *headers,
 		verdict->hash_report = rule & VNET_RULE_REPORT;
 		if (vnet_likely(headers->kind && verdict->hash_report)) {
 			verdict->hash_value = vnet_hash(now.config, headers, rule);
-			verdict->queue = vnet_table_lookup(&now, verdict->hash_value);
+			verdict->queue = vnet_table_lookup(&now, verdict->hash_value, verdict);
 		} else {
 			verdict->hash_value = 0;
 			verdict->queue = now.config->unclassified;
+			verdict->bucket = 0;
 		}
 		if (vnet_likely(vnet_unchanged(&now)))
 			return;
@@ -148,7 +152,7 @@ static __always_inline void vnet_toeplitz(const __u32 *words, __u32 count,
 
 		verdict->reporting = now.config->reporting;
 		verdict->hash_value = vnet_hash_words(now.config, words, count);
-		verdict->queue = vnet_table_lookup(&now, verdict->hash_value);
+		verdict->queue = vnet_table_lookup(&now, verdict->hash_value, verdict);
 		if (vnet_likely(vnet_unchanged(&now)))
 			return;
 	}
@@ -165,7 +169,7 @@ static __always_inline void vnet_steer(__u32 hash_value, struct vnet_verdict *ve
 		struct vnet_snapshot now = vnet_snapshot();
 
 		verdict->reporting = now.config->reporting;
-		verdict->queue = vnet_table_lookup(&now, hash_value);
+		verdict->queue = vnet_table_lookup(&now, hash_value, verdict);
 		if (vnet_likely(vnet_unchanged(&now)))
 			return;
 	}

@@ -65,6 +65,14 @@ struct {
 	__type(value, __u64);
 } vnet_counts SEC(".maps");
 
+/* What came to each entry of the indirection table, where hash_stage_adaptive() runs. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1 + VNET_TABLE_MAX);
+	__type(key, __u32);
+	__type(value, struct vnet_traffic);
+} vnet_buckets SEC(".maps");
+
 /* Add one to a counter of the program's own, 0 to VNET_COUNTS - 1. */
 static __always_inline void vnet_count(__u32 index)
 {
@@ -112,6 +120,7 @@ static __always_inline struct vnet_counters *vnet_decide(struct __sk_buff *skb,
 	counter = vnet_counters_of(verdict->queue);
 	if (!counter) {
 		verdict->queue = vnet_snapshot().config->unclassified;
+		verdict->bucket = 0;
 		counter = vnet_counters_of(verdict->queue);
 		if (!counter)
 			return 0; /* cannot be */
@@ -130,6 +139,34 @@ static __always_inline struct vnet_counters *vnet_decide(struct __sk_buff *skb,
 #ifdef VNET_WAY
 #include "lab_stage.h"
 #else
+static __always_inline void vnet_count_bucket(const struct vnet_verdict *verdict, __u32 length)
+{
+	struct vnet_traffic *traffic = bpf_map_lookup_elem(&vnet_buckets, &verdict->bucket);
+
+	if (traffic) {
+		traffic->packets++;
+		traffic->bytes += length;
+	}
+}
+
+static __always_inline int vnet_hash_stage(struct __sk_buff *skb, int adaptive)
+{
+	struct vnet_counters *counter;
+	struct vnet_verdict verdict;
+	int reason;
+
+	counter = vnet_decide(skb, &verdict);
+	if (adaptive)
+		vnet_count_bucket(&verdict, skb->len);
+	skb->queue_mapping = verdict.queue;
+	if (verdict.reporting == VNET_REPORTING_RECORD) {
+		reason = vnet_prepend(skb, &verdict);
+		if (counter && reason >= 0 && reason < VNET_UNMARKED_REASONS)
+			counter->unmarked[reason]++;
+	}
+	return VNET_GO_ON;
+}
+
 /*
  * At the device's egress hook, before the kernel chooses a queue: leaves the
  * queue in the packet's queue_mapping, and the hash record in front of the
@@ -138,18 +175,14 @@ static __always_inline struct vnet_counters *vnet_decide(struct __sk_buff *skb,
 SEC("tc")
 int hash_stage(struct __sk_buff *skb)
 {
-	struct vnet_counters *counter;
-	struct vnet_verdict verdict;
-	int reason;
+	return vnet_hash_stage(skb, 0);
+}
 
-	counter = vnet_decide(skb, &verdict);
-	skb->queue_mapping = verdict.queue;
-	if (verdict.reporting == VNET_REPORTING_RECORD) {
-		reason = vnet_prepend(skb, &verdict);
-		if (counter && reason >= 0 && reason < VNET_UNMARKED_REASONS)
-			counter->unmarked[reason]++;
-	}
-	return VNET_GO_ON;
+/* The same, counting by bucket. One of the two is loaded, so that the other costs nothing. */
+SEC("tc")
+int hash_stage_adaptive(struct __sk_buff *skb)
+{
+	return vnet_hash_stage(skb, 1);
 }
 
 /* The TUNSETSTEERINGEBPF program. */

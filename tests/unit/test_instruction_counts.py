@@ -56,6 +56,7 @@ def machine(config: RssConfig, reporting: Reporting) -> tuple[Machine, Array]:
         "vnet_table": Array(8, 2 * TABLE_WORDS),
         "vnet_counters": Array(ffi.sizeof("struct vnet_counters"), QUEUES),
         "vnet_counts": Array(8, lib.VNET_COUNTS),
+        "vnet_buckets": Array(ffi.sizeof("struct vnet_traffic"), 1),
     }
     made = Machine(STAGES_OBJECT, "hash_stage", maps)
     device = [lib.VNET_ABI, 0, TABLE_WORDS, 0]

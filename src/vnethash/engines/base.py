@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 """What every engine offers: steering and hash for one tap."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -8,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from vnethash.kernel.tun import Offload, TunDevice
 from vnethash.reporting import Reporting
 from vnethash.rss.config import RssConfig
-from vnethash.stats import Stats
+from vnethash.stats import Stats, Traffic
 
 ProgramSource = str | Path | bytes
 
@@ -27,6 +28,8 @@ class Setup:
     """Entries of the longest indirection table to come."""
     program: ProgramSource | None = None
     """A hash program of the user's own: the path of its object, or what is in it."""
+    adaptive: bool = False
+    """Packets are to be counted by bucket."""
 
 
 class Reader(Protocol):
@@ -76,6 +79,14 @@ class RunsProgram(Protocol):
         Every packet is judged by the one or the other. Raises ProgramRefused,
         VerifierError, NotPermitted, BpfError; the present program then stays.
         """
+
+
+@runtime_checkable
+class CountsBuckets(Protocol):
+    """An attachment that counts by bucket, if it was set up for that."""
+
+    def buckets(self) -> Sequence[Traffic]:
+        """What came to each entry of the indirection table; entries not in use may follow."""
 
 
 class Engine(Protocol):

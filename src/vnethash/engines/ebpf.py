@@ -11,7 +11,7 @@ from vnethash.kernel.egress import ClsactHook, TcxHook, attach_egress
 from vnethash.kernel.tun import Offload, TunDevice
 from vnethash.reporting import Reporting
 from vnethash.rss.config import RssConfig
-from vnethash.stats import Stats
+from vnethash.stats import Stats, Traffic
 
 
 class StagesAttachment:
@@ -68,6 +68,9 @@ class StagesAttachment:
     def stats(self) -> Stats:
         return self._stages.maps.stats()
 
+    def buckets(self) -> tuple[Traffic, ...]:
+        return self._stages.maps.buckets()
+
     def reader(self, queue: int) -> QueueReader:
         fd = self._setup.device.fds[queue]
         return QueueReader(fd, queue, self._history, l3=self._setup.l3, records=True)
@@ -88,7 +91,12 @@ class EbpfEngine:
         Raises DependencyMissing, NotPermitted, Unsupported, VerifierError,
         BpfError, DeviceError; the device is then as it was.
         """
-        stages = Stages.load(setup.rss.queues, l3=setup.l3, max_indirection=setup.max_indirection)
+        stages = Stages.load(
+            setup.rss.queues,
+            l3=setup.l3,
+            max_indirection=setup.max_indirection,
+            adaptive=setup.adaptive,
+        )
         return StagesAttachment(setup, stages, *put_to_work(setup, stages))
 
 

@@ -52,6 +52,7 @@ class ProgramEngine:
             l3=setup.l3,
             max_indirection=setup.max_indirection,
             program=open_program(setup.program),
+            adaptive=setup.adaptive,
         )
         return ProgramAttachment(setup, stages, *put_to_work(setup, stages))
 

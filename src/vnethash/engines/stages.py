@@ -11,16 +11,19 @@ from vnethash.kernel.bpf import BpfObject, Map, Program
 from vnethash.native import STAGES_OBJECT, core
 from vnethash.reporting import Reporting
 from vnethash.rss.config import RssConfig
-from vnethash.stats import QueueStats, Stats
+from vnethash.stats import QueueStats, Stats, Traffic
 from vnethash.virtio.hash_types import HashType, TunnelType
 
 DEFAULT_MAX_INDIRECTION = 2048
 """Entries an indirection table may have unless more are asked for: 8 KiB of maps."""
 
 DEVICE = ".rodata.vnet"
-_TABLE, _COUNTERS = "vnet_table", "vnet_counters"
-_MAPS = (".data.vnet", _TABLE, _COUNTERS, "vnet_counts")
+_TABLE, _COUNTERS, _BUCKETS = "vnet_table", "vnet_counters", "vnet_buckets"
+_MAPS = (".data.vnet", _TABLE, _COUNTERS, "vnet_counts", _BUCKETS)
 """As they are called in native/steer.h and vnet_hash.h, in the order of SharedMaps."""
+
+_HASH_STAGES = {False: "hash_stage", True: "hash_stage_adaptive"}
+"""By whether packets are counted by bucket."""
 
 # Elsewhere the hash stage pays for a barrier between its loads.
 _STRONGLY_ORDERED = {"x86_64", "i686"}
@@ -41,6 +44,12 @@ class SharedMaps(NamedTuple):
     table: Map
     counters: Map
     counts: Map
+    buckets: Map
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the hash stage counts packets by bucket."""
+        return self.buckets.max_entries > 1
 
 
 class StageMaps:
@@ -51,7 +60,7 @@ class StageMaps:
 
     def __init__(self, maps: SharedMaps) -> None:
         self._ffi, self._lib = core()
-        self._counters, self._counts = maps.counters, maps.counts
+        self._counters, self._counts, self._buckets = maps.counters, maps.counts, maps.buckets
         self._words = maps.table.max_entries // 2
         self._memory = [maps.state.mmap()]
         try:
@@ -66,6 +75,11 @@ class StageMaps:
     def max_indirection(self) -> int:
         """Entries that fit an indirection table."""
         return self._words * 4
+
+    @property
+    def generation(self) -> int:
+        """Number of the configuration in force, which no other has before 4 billion more."""
+        return int(self._state.generation)
 
     def check(self, config: RssConfig) -> None:
         """Raise ConfigError if ``config`` does not fit the maps."""
@@ -116,6 +130,21 @@ class StageMaps:
         )
         return Stats(tuple(queues), tuple(counts))
 
+    def buckets(self) -> tuple[Traffic, ...]:
+        """What came to each entry of the indirection table, in use or not, summed over CPUs.
+
+        Empty where the hash stage does not count by bucket.
+        """
+        ffi = self._ffi
+        entries = (
+            [ffi.from_buffer("struct vnet_traffic *", cpu) for cpu in cpus]
+            for cpus in self._buckets.values_percpu()[1:]
+        )
+        return tuple(
+            Traffic(sum(cpu.packets for cpu in cpus), sum(cpu.bytes for cpu in cpus))
+            for cpus in entries
+        )
+
     def clear_counts(self) -> None:
         """Set the counters of the hash program's own to zero."""
         for index in range(self._counts.max_entries):
@@ -143,9 +172,18 @@ class SteeringStage(Closing):
         self.maps = StageMaps(self.shared)
 
     @classmethod
-    def load_opened(cls, opened: BpfObject, queues: int, *, l3: bool, max_indirection: int) -> Self:
+    def load_opened(
+        cls,
+        opened: BpfObject,
+        queues: int,
+        *,
+        l3: bool,
+        max_indirection: int,
+        adaptive: bool = False,
+    ) -> Self:
         """Load an object for a device with ``queues`` queues; it is closed with the stage.
 
+        ``adaptive``: packets are counted by bucket.
         Raises NotPermitted, VerifierError, BpfError.
         """
         words = max(1, (max_indirection + 3) // 4)
@@ -153,6 +191,8 @@ class SteeringStage(Closing):
             opened.initial_value(DEVICE)[:] = _device(l3, words)
             opened.resize_map(_TABLE, 2 * words)
             opened.resize_map(_COUNTERS, queues)
+            opened.resize_map(_BUCKETS, 1 + 4 * words if adaptive else 1)
+            _choose_hash_stage(opened, adaptive)
             opened.load()
             return cls(opened)
         except BaseException:
@@ -170,6 +210,7 @@ class SteeringStage(Closing):
             program.initial_value(DEVICE)[:] = _device(l3, shared.table.max_entries // 2)
             for name, present in zip(_MAPS, shared, strict=True):
                 program.reuse_map(name, present)
+            _choose_hash_stage(program, shared.adaptive)
             program.load()
             return cls(program)
         except BaseException:
@@ -191,8 +232,8 @@ class Stages(SteeringStage):
     """Hash stage, steering stage and their maps, loaded but not attached."""
 
     def __init__(self, loaded: BpfObject) -> None:
-        self.hash_stage: Program = loaded.program("hash_stage")
         super().__init__(loaded)
+        self.hash_stage: Program = loaded.program(_HASH_STAGES[self.shared.adaptive])
 
     @classmethod
     def load(
@@ -202,12 +243,22 @@ class Stages(SteeringStage):
         l3: bool = False,
         max_indirection: int = DEFAULT_MAX_INDIRECTION,
         program: BpfObject | None = None,
+        adaptive: bool = False,
     ) -> Self:
         """Load the stages for a device with ``queues`` queues.
 
+        ``adaptive``: packets are counted by bucket.
         ``program`` is a hash program of the user's own (`open_program`), and
         closed with the stages. Raises DependencyMissing, NotPermitted,
         VerifierError, BpfError.
         """
         opened = program or BpfObject.open(STAGES_OBJECT, name="vnethash")
-        return cls.load_opened(opened, queues, l3=l3, max_indirection=max_indirection)
+        return cls.load_opened(
+            opened, queues, l3=l3, max_indirection=max_indirection, adaptive=adaptive
+        )
+
+
+def _choose_hash_stage(opened: BpfObject, adaptive: bool) -> None:
+    for counts, name in _HASH_STAGES.items():
+        if name in opened.programs():  # a steering program that hashes has none
+            opened.set_autoload(name, counts == adaptive)

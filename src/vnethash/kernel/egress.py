@@ -12,6 +12,9 @@ from vnethash.kernel.tcx import Link, attach_tcx, attached_programs
 TCX = "tcx"
 CLSACT = "clsact"
 
+_ALIKE = {"hash_stage", "hash_stage_adap"}
+"""The two hash stages of native/vnet_hash.h, as far as the kernel keeps their names."""
+
 
 class EgressHook(Protocol):
     """An attached program."""
@@ -83,7 +86,7 @@ def _refuse_twice(name: str, ifindex: int) -> None:
     for number in filter(None, present):
         try:
             with Program.from_id(number) as other:
-                twice = other.name == name
+                twice = other.name == name or {other.name, name} == _ALIKE
         except (NotPermitted, BpfError):
             continue
         if twice:

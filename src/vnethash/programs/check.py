@@ -33,7 +33,9 @@ class _Form(NamedTuple):
 
 _SOCKET_FILTER = {"steering_stage": "socket_filter"}
 _FORMS = {
-    "program": _Form({"hash_stage": "sched_cls", **_SOCKET_FILTER}),
+    "program": _Form(
+        {"hash_stage": "sched_cls", "hash_stage_adaptive": "sched_cls", **_SOCKET_FILTER}
+    ),
     "tun-kfunc": _Form(_SOCKET_FILTER, frozenset({"bpf_tun_set_hash"}), 1),
     "tun-progtype": _Form({"steering_stage": "unspec"}, way=2, steering=ProgramType.VNET_HASH),
     "tun-cb": _Form(_SOCKET_FILTER, way=3),
