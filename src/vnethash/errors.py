@@ -71,6 +71,10 @@ class DeviceError(VnethashError):
     """A tap device is missing, busy, of another kind, or refuses."""
 
 
+class TableOwned(DeviceError):
+    """The indirection table of a tap is not to be adapted: its owner, or a guest, has set it."""
+
+
 class BpfError(VnethashError):
     """The kernel or libbpf refused a BPF object, map, program or link."""
 

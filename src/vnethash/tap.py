@@ -7,24 +7,33 @@ import os
 import select
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Self
 
 import numpy as np
 
+from vnethash.balancer import Balancer, Measure
 from vnethash.closing import Closing
-from vnethash.engines.base import Attachment, ProgramSource, Reader, RunsProgram, Setup
+from vnethash.engines.base import (
+    Attachment,
+    CountsBuckets,
+    ProgramSource,
+    Reader,
+    RunsProgram,
+    Setup,
+)
 from vnethash.engines.select import best, engine_named, named
 from vnethash.engines.stages import DEFAULT_MAX_INDIRECTION
-from vnethash.errors import ConfigError, DeviceError
+from vnethash.errors import ConfigError, DeviceError, TableOwned
 from vnethash.kernel.link import set_up
 from vnethash.kernel.tun import QUEUES_MAX, Offload, TunDevice
 from vnethash.native import core
 from vnethash.packet import PACKET_DTYPE, Batch, Packet
 from vnethash.reporting import Reporting
+from vnethash.rss.balance import DEFAULT_TOLERANCE, Observation
 from vnethash.rss.config import RssConfig
-from vnethash.stats import Stats
+from vnethash.stats import Stats, Traffic
 from vnethash.virtio.header import Header
 
 _ARENA = 1 << 20
@@ -167,8 +176,10 @@ class Tap(Closing):
         rss: RssConfig,
         reporting: Reporting,
         engine: str,
+        adaptive: bool,
         resources: ExitStack,
     ) -> None:
+        self._changing = threading.Lock()
         self._device = device
         self._attachment = attachment
         self._resources = resources
@@ -176,6 +187,8 @@ class Tap(Closing):
         self.rss = rss
         self.reporting = reporting
         self.engine = engine
+        self.adaptive = adaptive
+        """Whether the indirection table is left to a balancer."""
 
     @classmethod
     def open(
@@ -191,6 +204,7 @@ class Tap(Closing):
         l3: bool = False,
         up: bool = True,
         max_indirection: int = DEFAULT_MAX_INDIRECTION,
+        adaptive: bool = False,
     ) -> Self:
         """Create the tap ``name`` (or join a persistent one) and steer it.
 
@@ -200,8 +214,10 @@ class Tap(Closing):
         headers (IFF_TUN). ``program`` is the object of a hash program, which
         then decides instead of vnethash's own (docs/programs.md).
         ``max_indirection`` is the longest indirection table that
-        ``configure`` will take. The engine is attached before the link goes
-        up, so that there is no packet it has not seen.
+        ``configure`` will take. ``adaptive``: the table is where ``balancer``
+        starts from, for which packets are counted by bucket. The engine is
+        attached before the link goes up, so that there is no packet it has
+        not seen.
 
         Raises ConfigError, NotPermitted, DeviceError, DependencyMissing,
         Unsupported, ProgramRefused, BpfError; a failed open leaves nothing
@@ -217,18 +233,24 @@ class Tap(Closing):
             chosen = chosen or best(config.hash_types, device, config.tunnels)
             longest = max(max_indirection, len(config.indirection_table))
             attachment = engine_named(chosen.name).attach(
-                Setup(device, config, how, offloads, l3, longest, program)
+                Setup(device, config, how, offloads, l3, longest, program, adaptive)
             )
             resources.callback(attachment.close)
+            if adaptive and not isinstance(attachment, CountsBuckets):
+                raise ConfigError(
+                    "adaptive",
+                    f"engine {chosen.name} does not count by bucket",
+                    hint="use engine ebpf",
+                )
             opened = []
             for index, fd in enumerate(device.fds):
                 opened.append(Queue(index, fd, attachment.reader(index), attachment.header))
                 resources.callback(opened[-1].close)
             if up:
                 set_up(device.name)
-            return cls(
-                device, attachment, tuple(opened), config, how, chosen.name, resources.pop_all()
-            )
+            found = tuple(opened)
+            name = chosen.name
+            return cls(device, attachment, found, config, how, name, adaptive, resources.pop_all())
 
     @property
     def name(self) -> str:
@@ -249,10 +271,18 @@ class Tap(Closing):
         """Change the configuration while packets pass.
 
         Each packet is steered and hashed by the old or by the new one, never
-        by both. Raises ConfigError if it is for another number of queues, or
-        its table is longer than the tap was opened for; nothing is changed then.
+        by both. With another indirection table this is the caller's, and no
+        longer a balancer's. Raises ConfigError if it is for another number of
+        queues, or its table is longer than the tap was opened for; nothing is
+        changed then.
         """
-        config = self.rss if rss is None else rss
+        with self._changing:
+            before = self.rss
+            self._configure(before if rss is None else rss, reporting)
+            if self.rss.indirection_table != before.indirection_table:
+                self.adaptive = False
+
+    def _configure(self, config: RssConfig, reporting: Reporting | str | None) -> None:
         if config.queues != self.rss.queues:
             raise ConfigError(
                 "queues", f"is {config.queues}, but {self.name} has {self.rss.queues}"
@@ -275,6 +305,48 @@ class Tap(Closing):
                 hint="open the tap with a program",
             )
         self._attachment.replace_program(program)
+
+    def balancer(
+        self, *, tolerance: float = DEFAULT_TOLERANCE, by: Measure | str = Measure.PACKETS
+    ) -> Balancer:
+        """What keeps the queues evenly loaded (Balancer). Raises ConfigError, TableOwned."""
+        return Balancer(self, tolerance=tolerance, by=by)
+
+    def observe(self) -> Observation:
+        """What was counted by bucket and by queue, for a balancer.
+
+        Raises TableOwned if the table is not to be adapted, ConfigError if
+        the tap was not opened for this.
+        """
+        with self._changing:
+            buckets = self._buckets()
+            return Observation.of(self.rss, buckets, self._attachment.stats())
+
+    def rebalance(self, seen: RssConfig, table: Sequence[int]) -> bool:
+        """Put another table in force, if the configuration is still the one that was seen.
+
+        Raises as observe() does, and ConfigError for a table that cannot be.
+        """
+        with self._changing:
+            self._buckets()
+            if self.rss != seen:
+                return False
+            self._configure(seen.replace(indirection_table=table), None)
+            return True
+
+    def _buckets(self) -> Sequence[Traffic]:
+        counts = isinstance(self._attachment, CountsBuckets) and self._attachment.buckets()
+        if not counts:
+            raise ConfigError(
+                "adaptive",
+                f"{self.name} was opened without it: nothing is counted by bucket",
+                hint="open the tap with adaptive=True",
+            )
+        if not self.adaptive:
+            raise TableOwned(
+                f"the indirection table of {self.name} was set by configure(), so it is not adapted"
+            )
+        return counts
 
     def stats(self) -> Stats:
         """Packets and bytes by queue and report type since the tap was opened."""

@@ -25,11 +25,12 @@ STATE = "state"
 TABLE = "indirection"
 COUNTERS = "counters"
 COUNTS = "counts"
+BUCKETS = "buckets"
 PROGRAM_MAPS = "program"
 """A folder with the maps of the hash program's own."""
 RECORD = "attachment"
 LINK = "link"
-_PINS = (STATE, TABLE, COUNTERS, COUNTS, LINK, RECORD)
+_PINS = (STATE, TABLE, COUNTERS, COUNTS, BUCKETS, LINK, RECORD)
 _SPARE_MAPS = PROGRAM_MAPS + "_next"
 
 LAYOUT = 3
@@ -38,7 +39,7 @@ LAYOUT = 3
 The record itself may only grow at its end, so that any version can detach.
 """
 
-_FORMAT = struct.Struct("=8IQI64s")
+_FORMAT = struct.Struct("=8IQI64sI")
 _NAME_MAX = 63
 _POINTS = (TCX, CLSACT)
 
@@ -63,6 +64,8 @@ class Record:
     """Of a hash stage that was about to take the place of the present one."""
     program: str = ""
     """Name of the hash program; empty for vnethash's own."""
+    adaptive: bool = False
+    """Its owner has left the indirection table to a balancer."""
 
     def pack(self) -> bytes:
         return _FORMAT.pack(
@@ -77,6 +80,7 @@ class Record:
             self.cookie,
             self.next_program_id,
             self.program.encode()[:_NAME_MAX],
+            self.adaptive,
         )
 
     @classmethod
@@ -95,6 +99,7 @@ class Record:
             cookie,
             fields[9],
             fields[10].rstrip(b"\0").decode(errors="replace"),
+            bool(fields[11]),
         )
 
     @property

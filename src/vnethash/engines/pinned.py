@@ -7,7 +7,7 @@ are left alone. All that ends with the device, or with detach().
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from vnethash.engines.foreign import (
     takes_udp_gso,
 )
 from vnethash.engines.pin_folder import (
+    BUCKETS,
     COUNTERS,
     COUNTS,
     LAYOUT,
@@ -40,7 +41,7 @@ from vnethash.engines.pin_folder import (
 from vnethash.engines.program import check_reporting
 from vnethash.engines.select import EBPF, PROGRAM
 from vnethash.engines.stages import DEFAULT_MAX_INDIRECTION, SharedMaps, StageMaps, Stages
-from vnethash.errors import BpfError, ConfigError, DeviceError
+from vnethash.errors import BpfError, ConfigError, DeviceError, TableOwned
 from vnethash.kernel import pin_root, tc, tun_ioctl
 from vnethash.kernel.borrow import borrow_queue
 from vnethash.kernel.bpf import Link, Map
@@ -51,11 +52,12 @@ from vnethash.kernel.tcx import attach_tcx
 from vnethash.native import STAGES_OBJECT, core
 from vnethash.programs import open_program
 from vnethash.reporting import Reporting
+from vnethash.rss.balance import Observation
 from vnethash.rss.config import RssConfig
 from vnethash.stats import Stats
 
 AUTO = "auto"
-_MAPS = (STATE, TABLE, COUNTERS, COUNTS)
+_MAPS = (STATE, TABLE, COUNTERS, COUNTS, BUCKETS)
 """Pins, in the order of SharedMaps."""
 
 
@@ -147,6 +149,16 @@ class PinnedTap(Closing):
         """Entries of the longest indirection table configure() takes."""
         return self._maps.max_indirection
 
+    @property
+    def counts_buckets(self) -> bool:
+        """Whether it was attached with ``adaptive``."""
+        return self._shared.adaptive
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether its indirection table is left to a balancer, as of the last device()."""
+        return self._record.adaptive
+
     def device(self) -> LinkInfo:
         """The link as it is now, perhaps under another name.
 
@@ -185,28 +197,44 @@ class PinnedTap(Closing):
     ) -> None:
         """Change the configuration while packets pass; None keeps what is.
 
+        With ``rss`` the table is the owner's, and no longer a balancer's.
+
         Raises ConfigError if it is for another number of queues, names one
         the tap does not have, or its table is too long; DeviceError if the
         tap is gone, or its reader's header does not fit ``record``. Nothing
         is changed then.
         """
-        self.update(None if rss is None else lambda _: rss, reporting=reporting)
+        if rss is None:
+            self.update(None, reporting=reporting)
+        else:
+            self.update(lambda _: rss, reporting=reporting, adaptive=False)
 
     def update(
         self,
         change: Callable[[RssConfig], RssConfig] | None,
         *,
         reporting: Reporting | None = None,
+        adaptive: bool | None = None,
     ) -> None:
-        """As ``configure``, with what ``change`` makes of the configuration in force."""
+        """As ``configure``, with what ``change`` makes of the configuration in force.
+
+        ``adaptive`` says whose the indirection table is from now on: a
+        balancer's, or (False) its owner's, whom it also is where ``change``
+        makes another table without saying.
+        """
         from vnethash.rss.compiled import compile_config
 
         with locked(self._folder.root):
             device = self.device()
             rss, before = self._maps.current()
+            table = rss.indirection_table
             if change is not None:
                 rss = change(rss)
                 self._check(rss, device)
+            if adaptive and not self.counts_buckets:
+                raise ConfigError("adaptive", self._counts_nothing(), hint=self._adaptive_hint())
+            if adaptive is None and rss.indirection_table != table:
+                adaptive = False
             how = before if reporting is None else reporting
             if self.program:
                 check_reporting(how)
@@ -218,6 +246,58 @@ class PinnedTap(Closing):
                     os.close(queue)
             self._maps.record_udp_gso(takes_udp_gso(device.name))
             self._maps.publish(compile_config(rss, how))
+            if adaptive is not None:
+                self._write(replace(self._record, adaptive=adaptive))
+
+    def observe(self) -> Observation:
+        """What was counted by bucket and by queue, for a balancer.
+
+        Raises TableOwned if the table is not to be adapted, DeviceError if the
+        tap is gone, ConfigError if it was not attached for this.
+        """
+        with locked(self._folder.root):
+            self._adaptable()
+            rss, _ = self._maps.current()
+            return Observation.of(rss, self._maps.buckets(), self._maps.stats())
+
+    def rebalance(self, seen: RssConfig, table: Sequence[int]) -> bool:
+        """Put another table in force, if the configuration is still the one that was seen.
+
+        Raises as observe() does; nothing is changed then.
+        """
+        from vnethash.rss.compiled import compile_config
+
+        with locked(self._folder.root):
+            device = self._adaptable()
+            rss, reporting = self._maps.current()
+            if rss != seen:
+                return False
+            rss = rss.replace(indirection_table=table)
+            self._check(rss, device)
+            self._maps.publish(compile_config(rss, reporting))
+            return True
+
+    def _adaptable(self) -> LinkInfo:
+        device = self.device()
+        if not self.counts_buckets:
+            raise ConfigError("adaptive", self._counts_nothing(), hint=self._adaptive_hint())
+        if not self.adaptive:
+            raise TableOwned(
+                f"the indirection table of {self.name} was set by its owner, so it is not adapted",
+                hint=f"vnethash configure {self.name} --adaptive leaves it to be adapted again",
+            )
+        return device
+
+    def _counts_nothing(self) -> str:
+        return f"{self.name} was attached without it: nothing is counted by bucket"
+
+    def _adaptive_hint(self) -> str:
+        return f"vnethash detach {self.name}, then vnethash attach {self.name} --adaptive"
+
+    def _write(self, record: Record) -> None:
+        with Map.from_pin(self._folder / RECORD) as kept:
+            kept.update(0, record.pack())
+        self._record = record
 
     def replace_program(self, program: ProgramSource | None) -> None:
         """Put another hash program in the place of the present one while packets pass.
@@ -288,6 +368,7 @@ def attach(
     max_indirection: int = DEFAULT_MAX_INDIRECTION,
     point: str = AUTO,
     program: ProgramSource | None = None,
+    adaptive: bool = False,
 ) -> PinnedTap:
     """Steer a multi-queue tap that another process owns, until detach() or its end.
 
@@ -296,6 +377,8 @@ def attach(
     each frame, which is why it is not the default. A steering program the
     owner may have set is replaced. ``point`` is TCX, CLSACT or AUTO.
     ``program`` is the object of a hash program (docs/programs.md).
+    ``adaptive``: the table of ``rss`` is where a balancer starts from, for
+    which packets are counted by bucket.
 
     Raises ConfigError, DeviceError (no tap, a single queue, nobody holds a
     queue, attached already, another header size than ``record`` needs),
@@ -325,7 +408,13 @@ def attach(
         longest = max(max_indirection, len(config.indirection_table))
         opened = None if program is None else open_program(program)
         stages = resources.enter_context(
-            Stages.load(config.queues, l3=tun.l3, max_indirection=longest, program=opened)
+            Stages.load(
+                config.queues,
+                l3=tun.l3,
+                max_indirection=longest,
+                program=opened,
+                adaptive=adaptive,
+            )
         )
         stages.maps.record_udp_gso(takes_udp_gso(name))
         # Not before the steering stage is there: a record tells its queue's hash.
@@ -348,6 +437,7 @@ def attach(
             program_id=stages.hash_stage.id,
             cookie=netns_cookie(),
             program="" if opened is None else opened.name,
+            adaptive=adaptive,
         )
         kept = resources.enter_context(folder.write_record(record))
         hook = _attach_hook(stages.hash_stage.fd, device.ifindex, point)

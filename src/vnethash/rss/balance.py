@@ -9,11 +9,14 @@ No I/O here: vnethash.balancer has the counters and the tap.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vnethash.errors import ConfigError
+from vnethash.rss.config import RssConfig
+from vnethash.stats import Stats, Traffic
 
 DEFAULT_TOLERANCE = 0.1
 """Share of the mean by which the busiest queue may exceed it."""
@@ -69,9 +72,9 @@ def queue_loads(
     table: Sequence[int], loads: ArrayLike, queues: int, fixed: ArrayLike | None = None
 ) -> Loads:
     """Load of each queue: of its buckets, and what is ``fixed`` to it."""
-    weights = np.asarray(loads, np.float64)
-    sums = np.bincount(np.asarray(table, np.intp), weights=weights, minlength=queues)
-    return sums if fixed is None else sums + np.asarray(fixed, np.float64)
+    sums = np.zeros(queues) if fixed is None else np.array(fixed, np.float64)
+    np.add.at(sums, np.asarray(table, np.intp), np.asarray(loads, np.float64))
+    return sums
 
 
 def plan(
@@ -94,11 +97,15 @@ def plan(
     busiest queue gives to the least busy one the lightest bucket that makes up for
     its excess, of those that the other has room for, else the heaviest of these;
     where there is room for none, the one that leaves the busier of the two least
-    busy. A bucket moves at most once, and from a queue that was too busy. No queue
-    becomes as busy as the one that it takes from was, so the imbalance never
-    grows. A queue that stays too busy exceeds the least busy one by no more than
-    the lightest loaded bucket it had and has kept. Ties go to the lower number:
-    the same input has the same answer.
+    busy. What later moves have made needless is taken back. Where that brings all
+    queues to the aim, it rarely takes more moves than the optimum. A bucket that no
+    queue has room for stays, with its packets in order, and lighter ones go.
+
+    A bucket moves at most once, and from a queue that was too busy. No queue becomes
+    as busy as the one that it takes from was, so the imbalance never grows. A queue
+    that stays too busy exceeds the least busy one by no more than the lightest loaded
+    bucket it had and has kept. Ties go to the lower number: the same input has the
+    same answer.
     """
     weights = np.asarray(loads, np.float64)
     before = queue_loads(table, weights, queues, fixed)
@@ -136,11 +143,26 @@ def _moves(table: Sequence[int], weights: Loads, before: Loads, limit: float) ->
             if index is not None:
                 break
         else:
-            return moves
+            return _needed(moves, weights, now, limit)
         bucket = given.pop(index)
         moves.append(Move(bucket, source, target))
         now[source] -= weights[bucket]
         now[target] += weights[bucket]
+
+
+def _needed(moves: list[Move], weights: Loads, now: Loads, limit: float) -> list[Move]:
+    """The moves less those that a later, heavier one has made needless."""
+    needed = set(moves)
+    # Where a queue stays too busy, no other may end up less busy than the least busy is:
+    # then there would be a move that helps.
+    floor = 0.0 if now.max() <= limit else float(now.min())
+    for move in sorted(moves, key=lambda move: (weights[move.bucket], move.bucket)):
+        weight = weights[move.bucket]
+        if now[move.source] + weight <= limit and now[move.target] - weight >= floor:
+            needed.remove(move)
+            now[move.source] += weight
+            now[move.target] -= weight
+    return [move for move in moves if move in needed]
 
 
 def _choose(weights: Loads, source: float, target: float, limit: float) -> int | None:
@@ -154,6 +176,22 @@ def _choose(weights: Loads, source: float, target: float, limit: float) -> int |
     busier = np.maximum(source - weights, target + weights)
     best = int(busier.argmin())
     return best if busier[best] < source else None
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a tap has counted so far, and the configuration in force."""
+
+    rss: RssConfig
+    buckets: tuple[Traffic, ...]
+    """For each entry of the indirection table."""
+    queues: tuple[Traffic, ...]
+
+    @classmethod
+    def of(cls, rss: RssConfig, buckets: Sequence[Traffic], stats: Stats) -> Self:
+        """From counters, those of buckets read first, which may be more than the table has."""
+        in_use = tuple(buckets[: len(rss.indirection_table)])
+        return cls(rss, in_use, tuple(queue.total for queue in stats.queues))
 
 
 class Smoothed:
