@@ -8,7 +8,6 @@ programmed. What to move is decided in ``rss.balance``.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,14 +25,7 @@ from vnethash.rss.balance import (
     queue_loads,
 )
 from vnethash.rss.config import RssConfig
-from vnethash.stats import Traffic
-
-
-class Measure(StrEnum):
-    """What load is counted in."""
-
-    PACKETS = "packets"
-    BYTES = "bytes"
+from vnethash.stats import Measure, Traffic
 
 
 class Balanced(Protocol):

@@ -3,6 +3,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from vnethash.virtio.hash_types import ReportType
@@ -12,6 +13,13 @@ UNMARKED_REASONS = ("too_large", "no_room", "udp_gso", "vlan")
 
 INVALID_KINDS = ("queue", "report")
 """enum vnet_invalid (native/vnethash.h): what a hash program said that cannot be."""
+
+
+class Measure(StrEnum):
+    """What load may be counted in."""
+
+    PACKETS = "packets"
+    BYTES = "bytes"
 
 
 @dataclass(frozen=True, slots=True)

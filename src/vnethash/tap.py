@@ -13,7 +13,7 @@ from typing import Self
 
 import numpy as np
 
-from vnethash.balancer import Balancer, Measure
+from vnethash.balancer import Balancer
 from vnethash.closing import Closing
 from vnethash.engines.base import (
     Attachment,
@@ -33,7 +33,7 @@ from vnethash.packet import PACKET_DTYPE, Batch, Packet
 from vnethash.reporting import Reporting
 from vnethash.rss.balance import DEFAULT_TOLERANCE, Observation
 from vnethash.rss.config import RssConfig
-from vnethash.stats import Stats, Traffic
+from vnethash.stats import Measure, Stats, Traffic
 from vnethash.virtio.header import Header
 
 _ARENA = 1 << 20

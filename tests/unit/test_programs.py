@@ -53,7 +53,7 @@ def write(folder: Path, text: str, name: str = "program.c") -> Path:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_example_is_taken(name: str) -> None:
     with open_program(example(name), name=name) as program:
-        assert set(program.programs()) == {"hash_stage", "steering_stage"}
+        assert set(program.programs()) == {"hash_stage", "hash_stage_adaptive", "steering_stage"}
         assert program.name == name
 
 

@@ -19,6 +19,7 @@ from vnethash.cli.rss_change import (
     TypesChange,
     UnclassifiedChange,
     change_from_options,
+    check_no_table,
 )
 from vnethash.cli.show import describe
 from vnethash.cli.verifier_log import VerifierLogOption, verifier_log
@@ -56,6 +57,13 @@ def attach_command(
     attach_point: Annotated[
         Point, typer.Option(help="Where the hash stage goes.", case_sensitive=False)
     ] = Point.AUTO,
+    adaptive: Annotated[
+        bool,
+        typer.Option(
+            "--adaptive",
+            help="Leave the indirection table to `vnethash balance`, and count packets for it.",
+        ),
+    ] = False,
     log: VerifierLogOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -71,6 +79,8 @@ def attach_command(
     from vnethash.engines.stages import DEFAULT_MAX_INDIRECTION
     from vnethash.rss.config import RssConfig
 
+    if adaptive:
+        check_no_table(indirection, config, from_ethtool)
     change = change_from_options(
         key, types, indirection, unclassified, tunnels, config, from_ethtool
     )
@@ -86,6 +96,7 @@ def attach_command(
             max_indirection=max_indirection or DEFAULT_MAX_INDIRECTION,
             point=attach_point.value,
             program=program,
+            adaptive=adaptive,
         )
     with pinned as attached:
         description = describe(attached)

@@ -19,6 +19,7 @@ from vnethash.cli.rss_change import (
     TypesChange,
     UnclassifiedChange,
     change_from_options,
+    check_no_table,
 )
 from vnethash.cli.show import describe
 from vnethash.cli.verifier_log import VerifierLogOption, verifier_log
@@ -45,6 +46,14 @@ def configure_command(
             "none: vnethash's own again.",
         ),
     ] = None,
+    adaptive: Annotated[
+        bool | None,
+        typer.Option(
+            "--adaptive/--no-adaptive",
+            help="Leave the indirection table to `vnethash balance`, or keep it as it is now.",
+            show_default=False,
+        ),
+    ] = None,
     log: VerifierLogOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -52,13 +61,19 @@ def configure_command(
 
     Each packet is steered and hashed by the old or by the new configuration,
     or program, never by both. A program is replaced before the rest changes.
+    With --indirection, --config or --from-ethtool the table is yours: if a
+    balance was adapting it, that ends.
     """
     from vnethash.engines.pinned import PinnedTap
 
     change = change_from_options(
         key, types, indirection, unclassified, tunnels, config, from_ethtool
     )
-    if change is None and reporting is None and program is None:
+    if adaptive:
+        check_no_table(indirection, config, from_ethtool)
+    elif not all(given is None for given in (indirection, config, from_ethtool)):
+        adaptive = False  # also if the table is the same
+    if all(given is None for given in (change, reporting, program, adaptive)):
         raise ConfigError(
             "configuration",
             "nothing is given to change",
@@ -68,8 +83,8 @@ def configure_command(
         if program is not None:
             with verifier_log(log):
                 attached.replace_program(None if str(program) == "none" else program)
-        if change is not None or reporting is not None:
-            attached.update(change, reporting=reporting)
+        if change is not None or reporting is not None or adaptive is not None:
+            attached.update(change, reporting=reporting, adaptive=adaptive)
         if json:
             emit_json(describe(attached))
         else:

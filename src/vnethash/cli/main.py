@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from vnethash.cli.attach import attach_command
+from vnethash.cli.balance import balance_command
 from vnethash.cli.bench import bench_command
 from vnethash.cli.build import build_program_command
 from vnethash.cli.configure import configure_command
@@ -143,6 +144,7 @@ _register(
     "vnethash attach tap0",
     "vnethash attach tap0 --reporting record --types tcpv4,ipv4 --indirection 0,1,2,3",
     "ethtool -x eth0 | vnethash attach tap0 --from-ethtool -",
+    "vnethash attach tap0 --adaptive",
 )
 _register(
     "show",
@@ -164,6 +166,13 @@ _register(
     "vnethash configure tap0 --indirection 0,0,0,1",
     "vnethash configure tap0 --reporting rehash",
     "vnethash configure tap0 --config tap0.json",
+)
+_register(
+    "balance",
+    balance_command,
+    "vnethash attach tap0 --adaptive && vnethash balance tap0",
+    "vnethash balance tap0 --interval 500ms --tolerance 5%",
+    "vnethash balance tap0 --once --dry-run --json",
 )
 _register(
     "serve",

@@ -86,6 +86,18 @@ ReportingChange = Annotated[
 Change = Callable[["RssConfig"], "RssConfig"]
 
 
+def check_no_table(indirection: str | None, config: Path | None, from_ethtool: Path | None) -> None:
+    """Raise ConfigError if one of the options says what the indirection table is."""
+    given = {"--indirection": indirection, "--config": config, "--from-ethtool": from_ethtool}
+    for option, value in given.items():
+        if value is not None:
+            raise ConfigError(
+                "adaptive",
+                f"cannot be given together with {option}: a table that is set is not adapted",
+                hint="leave one of the two out",
+            )
+
+
 def change_from_options(
     key: str | None,
     types: str | None,

@@ -48,6 +48,7 @@ def describe(tap: "PinnedTap") -> dict[str, Any]:
         "attach_point": tap.attach_point,
         "reporting": reporting.value,
         "max_indirection": tap.max_indirection,
+        "adaptive": tap.adaptive,
         "pins": str(tap.pins),
         "rss": rss.to_json(),
     }
@@ -66,6 +67,9 @@ def _print(tap: "PinnedTap") -> None:
         f"Reporting: {reporting}",
         f"Engine: {tap.engine}{program}, attached by {tap.attach_point}",
     ]
+    if tap.counts_buckets:
+        adapted = "left to vnethash balance" if tap.adaptive else "set by its owner"
+        lines.append(f"Indirection table: {adapted}")
     if device.tun and device.tun.queues != tap.queues:
         lines.append(f"Queues open now: {device.tun.queues} (attach again to steer to those)")
     if device.name != tap.name:

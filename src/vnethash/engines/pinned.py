@@ -245,9 +245,9 @@ class PinnedTap(Closing):
                 finally:
                     os.close(queue)
             self._maps.record_udp_gso(takes_udp_gso(device.name))
-            self._maps.publish(compile_config(rss, how))
-            if adaptive is not None:
+            if adaptive is not None and adaptive != self.adaptive:
                 self._write(replace(self._record, adaptive=adaptive))
+            self._maps.publish(compile_config(rss, how))
 
     def observe(self) -> Observation:
         """What was counted by bucket and by queue, for a balancer.
