@@ -10,13 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
-
 from vnethash.errors import ConfigError
 from vnethash.rss.balance import (
     DEFAULT_TOLERANCE,
-    Loads,
-    Observation,
     Plan,
     Smoothed,
     check_tolerance,
@@ -25,7 +21,8 @@ from vnethash.rss.balance import (
     queue_loads,
 )
 from vnethash.rss.config import RssConfig
-from vnethash.stats import Measure, Traffic
+from vnethash.rss.observed import Observation
+from vnethash.stats import Measure
 
 
 class Balanced(Protocol):
@@ -121,15 +118,17 @@ class Balancer:
             self._begin(seen)
             return Step(0.0, 0, None)
         seconds = self._clock() - self._since
-        packets = int(_since(seen.queues, self._last.queues, Measure.PACKETS).sum())
+        # Of packets and bytes, for buckets and for queues.
+        buckets, came = seen.buckets - self._last.buckets, seen.queues - self._last.queues
+        packets = int(came[:, 0].sum())
         queues = seen.rss.queues
         if seconds <= 0 or not self._smoothed.tells(packets, queues):
             return Step(seconds, packets, None)
         table = seen.rss.indirection_table
-        loads = _since(seen.buckets, self._last.buckets, self.by)
+        column = list(Measure).index(self.by)
+        loads = buckets[:, column]
         # Of what came to a queue, the table does not move what has no bucket.
-        came = _since(seen.queues, self._last.queues, self.by)
-        fixed = (came - queue_loads(table, loads, queues)).clip(0)
+        fixed = (came[:, column] - queue_loads(table, loads, queues)).clip(0)
         rates = self._smoothed.add(loads, fixed, seconds)
         found = plan(table, rates[0], queues, fixed=rates[1], tolerance=self.tolerance)
         applied = False
@@ -151,10 +150,3 @@ def _same_buckets(one: RssConfig, other: RssConfig) -> bool:
     """Whether a flow has the same bucket, on whatever queue."""
     one_table, table = one.indirection_table, other.indirection_table
     return len(one_table) == len(table) and one.replace(indirection_table=table) == other
-
-
-def _since(now: Sequence[Traffic], before: Sequence[Traffic], by: Measure) -> Loads:
-    pairs = zip(now, before, strict=True)
-    if by is Measure.PACKETS:
-        return np.array([new.packets - old.packets for new, old in pairs], np.float64)
-    return np.array([new.bytes - old.bytes for new, old in pairs], np.float64)

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -31,10 +31,14 @@ from vnethash.kernel.tun import QUEUES_MAX, Offload, TunDevice
 from vnethash.native import core
 from vnethash.packet import PACKET_DTYPE, Batch, Packet
 from vnethash.reporting import Reporting
-from vnethash.rss.balance import DEFAULT_TOLERANCE, Observation
+from vnethash.rss.balance import DEFAULT_TOLERANCE
 from vnethash.rss.config import RssConfig
-from vnethash.stats import Measure, Stats, Traffic
+from vnethash.rss.observed import Observation
+from vnethash.stats import Measure, Stats
 from vnethash.virtio.header import Header
+
+if TYPE_CHECKING:
+    from vnethash.rss.observed import Counts
 
 _ARENA = 1 << 20
 """Bytes of memory a queue reads into; a batch ends when it is full."""
@@ -334,9 +338,10 @@ class Tap(Closing):
             self._configure(seen.replace(indirection_table=table), None)
             return True
 
-    def _buckets(self) -> Sequence[Traffic]:
-        counts = isinstance(self._attachment, CountsBuckets) and self._attachment.buckets()
-        if not counts:
+    def _buckets(self) -> "Counts":
+        attachment = self._attachment
+        counts = attachment.buckets() if isinstance(attachment, CountsBuckets) else None
+        if counts is None or not len(counts):
             raise ConfigError(
                 "adaptive",
                 f"{self.name} was opened without it: nothing is counted by bucket",

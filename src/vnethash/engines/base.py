@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 """What every engine offers: steering and hash for one tap."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from vnethash.kernel.tun import Offload, TunDevice
 from vnethash.reporting import Reporting
 from vnethash.rss.config import RssConfig
-from vnethash.stats import Stats, Traffic
+from vnethash.stats import Stats
+
+if TYPE_CHECKING:
+    from vnethash.rss.observed import Counts
 
 ProgramSource = str | Path | bytes
 
@@ -85,7 +87,7 @@ class RunsProgram(Protocol):
 class CountsBuckets(Protocol):
     """An attachment that counts by bucket, if it was set up for that."""
 
-    def buckets(self) -> Sequence[Traffic]:
+    def buckets(self) -> "Counts":
         """What came to each entry of the indirection table; entries not in use may follow."""
 
 

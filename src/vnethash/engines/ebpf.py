@@ -2,6 +2,7 @@
 """Engine ``ebpf``: the hash stage at egress, the steering stage in the tap."""
 
 from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING
 
 from vnethash.engines.base import Setup
 from vnethash.engines.readers import HEADER, History, QueueReader
@@ -11,7 +12,10 @@ from vnethash.kernel.egress import ClsactHook, TcxHook, attach_egress
 from vnethash.kernel.tun import Offload, TunDevice
 from vnethash.reporting import Reporting
 from vnethash.rss.config import RssConfig
-from vnethash.stats import Stats, Traffic
+from vnethash.stats import Stats
+
+if TYPE_CHECKING:
+    from vnethash.rss.observed import Counts
 
 
 class StagesAttachment:
@@ -68,7 +72,7 @@ class StagesAttachment:
     def stats(self) -> Stats:
         return self._stages.maps.stats()
 
-    def buckets(self) -> tuple[Traffic, ...]:
+    def buckets(self) -> "Counts":
         return self._stages.maps.buckets()
 
     def reader(self, queue: int) -> QueueReader:

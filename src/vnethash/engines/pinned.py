@@ -52,8 +52,8 @@ from vnethash.kernel.tcx import attach_tcx
 from vnethash.native import STAGES_OBJECT, core
 from vnethash.programs import open_program
 from vnethash.reporting import Reporting
-from vnethash.rss.balance import Observation
 from vnethash.rss.config import RssConfig
+from vnethash.rss.observed import Observation
 from vnethash.stats import Stats
 
 AUTO = "auto"

@@ -3,7 +3,8 @@
 
 import platform
 import struct
-from typing import Any, NamedTuple, Self
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from vnethash.closing import Closing
 from vnethash.errors import ConfigError
@@ -11,8 +12,11 @@ from vnethash.kernel.bpf import BpfObject, Map, Program
 from vnethash.native import STAGES_OBJECT, core
 from vnethash.reporting import Reporting
 from vnethash.rss.config import RssConfig
-from vnethash.stats import QueueStats, Stats, Traffic
+from vnethash.stats import QueueStats, Stats
 from vnethash.virtio.hash_types import HashType, TunnelType
+
+if TYPE_CHECKING:
+    from vnethash.rss.observed import Counts
 
 DEFAULT_MAX_INDIRECTION = 2048
 """Entries an indirection table may have unless more are asked for: 8 KiB of maps."""
@@ -130,20 +134,17 @@ class StageMaps:
         )
         return Stats(tuple(queues), tuple(counts))
 
-    def buckets(self) -> tuple[Traffic, ...]:
+    def buckets(self) -> "Counts":
         """What came to each entry of the indirection table, in use or not, summed over CPUs.
 
-        Empty where the hash stage does not count by bucket.
+        No row where the hash stage does not count by bucket.
         """
-        ffi = self._ffi
-        entries = (
-            [ffi.from_buffer("struct vnet_traffic *", cpu) for cpu in cpus]
-            for cpus in self._buckets.values_percpu()[1:]
-        )
-        return tuple(
-            Traffic(sum(cpu.packets for cpu in cpus), sum(cpu.bytes for cpu in cpus))
-            for cpus in entries
-        )
+        import numpy as np
+
+        entries = self._buckets.values_percpu()
+        counts = np.frombuffer(b"".join(chain.from_iterable(entries)), np.int64)
+        summed: Counts = counts.reshape(len(entries), -1, 2)[1:].sum(axis=1)
+        return summed
 
     def clear_counts(self) -> None:
         """Set the counters of the hash program's own to zero."""

@@ -9,14 +9,11 @@ No I/O here: vnethash.balancer has the counters and the tap.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vnethash.errors import ConfigError
-from vnethash.rss.config import RssConfig
-from vnethash.stats import Stats, Traffic
 
 DEFAULT_TOLERANCE = 0.1
 """Share of the mean by which the busiest queue may exceed it."""
@@ -176,22 +173,6 @@ def _choose(weights: Loads, source: float, target: float, limit: float) -> int |
     busier = np.maximum(source - weights, target + weights)
     best = int(busier.argmin())
     return best if busier[best] < source else None
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """What a tap has counted so far, and the configuration in force."""
-
-    rss: RssConfig
-    buckets: tuple[Traffic, ...]
-    """For each entry of the indirection table."""
-    queues: tuple[Traffic, ...]
-
-    @classmethod
-    def of(cls, rss: RssConfig, buckets: Sequence[Traffic], stats: Stats) -> Self:
-        """From counters, those of buckets read first, which may be more than the table has."""
-        in_use = tuple(buckets[: len(rss.indirection_table)])
-        return cls(rss, in_use, tuple(queue.total for queue in stats.queues))
 
 
 class Smoothed:
