@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests import frames
 from tests.kernel import programs
-from vnethash.bench import layouts, path, stages, startup, tcp, vhost
+from vnethash.bench import adaptive, layouts, path, stages, startup, tcp, vhost
 from vnethash.bench.bitwise import BitwiseSteering
 from vnethash.bench.frames import kinds, tcp4, tcp6
 from vnethash.bench.measure import Effort, Summary
@@ -350,3 +350,47 @@ def test_tcp_sees_a_byte_that_is_missing() -> None:
         lane.connections[0].received += 1  # as if one had not come
         with pytest.raises(DeviceError, match="ebpf record, TCP: bad message"):
             lane.check()
+
+
+def test_adaptive_has_its_rows(no_leaks: None) -> None:
+    rounds: list[None] = []
+    rows = adaptive.run(TINY, lambda: rounds.append(None))
+    assert len(rounds) == adaptive.steps(TINY) == len(adaptive.CASES)
+    assert [row.key[1:] for row in rows] == [
+        (case, variant) for case in adaptive.CASES for variant in adaptive.VARIANTS
+    ]
+    for row in rows:
+        assert row.ratio is not None
+        assert row.value.low >= 1
+        even = row.variant != adaptive.BASE
+        assert (row.target is not None) == even
+        assert (row.parts["moved"].median > 0) == even
+        assert (row.parts["changes"].median > 0) == even
+        assert row.parts["before"].median > 1.1  # or the scenario shows nothing
+
+
+def test_moving_a_bucket_that_waits_reorders(no_leaks: None) -> None:
+    """And nothing else does: seed 3 overloads a queue by a half."""
+    fixed = adaptive.scenario(3, 1.25, packets=20_000, adaptive=False)
+    assert fixed.reordered == fixed.moved == 0
+    moved = adaptive.scenario(3, 1.25, packets=20_000, adaptive=True)
+    assert moved.moved > 0
+    assert moved.reordered > 0
+    assert moved.after < fixed.after - 0.2
+
+
+def test_reordered_packets_are_counted_as_the_rfc_says() -> None:
+    assert adaptive.reordered([(0, 0), (1, 0), (0, 1), (0, 2), (1, 1)]) == 0
+    # RFC 4737, section 3: a packet below the next expected one; the expectation stays.
+    assert adaptive.reordered([(0, 0), (0, 3), (0, 1), (0, 2), (0, 4)]) == 2
+    assert adaptive.reordered([(0, 1), (1, 0), (0, 0), (1, 1)]) == 1
+
+
+def test_flows_of_a_schedule_are_skewed_as_zipf_says() -> None:
+    heads, order = adaptive.schedule(1, 100_000)
+    assert adaptive.schedule(1, 100_000) == (heads, order)
+    assert len(heads) == adaptive.FLOWS
+    harmonic = sum(1 / rank for rank in range(1, adaptive.FLOWS + 1))
+    for rank in (1, 2, 10):
+        expected = 100_000 / rank / harmonic
+        assert abs(order.count(rank - 1) - expected) < 5 * expected**0.5

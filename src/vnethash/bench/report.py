@@ -14,7 +14,7 @@ from vnethash import __version__
 from vnethash.bench.measure import Advance, Effort, Row, Summary
 from vnethash.errors import ConfigError
 
-NAMES = ("bulk", "stages", "layouts", "path", "tcp", "vhost", "startup")
+NAMES = ("bulk", "stages", "layouts", "path", "tcp", "vhost", "startup", "adaptive")
 """The benchmarks; only the first needs no rights."""
 
 FORMAT = 1

@@ -24,7 +24,7 @@ def bench_command(
         list[str] | None,
         typer.Argument(
             metavar="[NAMES]...",
-            help="Of bulk, stages, layouts, path, vhost, startup (default all).",
+            help="Of bulk, stages, layouts, path, vhost, startup, adaptive (default all).",
         ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Few rounds: does it run at all?")] = False,
@@ -46,7 +46,8 @@ def bench_command(
     bulk: hashing in user space. stages: the BPF programs. layouts: the
     tables they could hash by. path: CPU per packet through a tap. vhost: from
     a tap to a guest's rings and back. startup: opening a tap, changing its
-    configuration.
+    configuration. adaptive: how even queues are under skewed flows, and
+    what moving buckets puts out of order.
     All but bulk need root; traffic stays in namespaces made for it.
     """
     from dataclasses import replace
