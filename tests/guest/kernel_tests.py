@@ -19,6 +19,7 @@ SUBSET = [
             "replay",
             "program_engine",
             "vectors",
+            "adaptive",
         ),
     )
 ]
