@@ -147,6 +147,9 @@ def _measure(by: Measure | str) -> Measure:
 
 
 def _same_buckets(one: RssConfig, other: RssConfig) -> bool:
-    """Whether a flow has the same bucket, on whatever queue."""
-    one_table, table = one.indirection_table, other.indirection_table
-    return len(one_table) == len(table) and one.replace(indirection_table=table) == other
+    """Whether a flow has the same bucket, on whatever of the same queues."""
+
+    def hashing(rss: RssConfig) -> tuple[object, ...]:
+        return rss.queues, len(rss.indirection_table), rss.hash_types, rss.key, rss.tunnels
+
+    return hashing(one) == hashing(other)

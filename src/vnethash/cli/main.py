@@ -170,7 +170,7 @@ _register(
 _register(
     "balance",
     balance_command,
-    "vnethash attach tap0 --adaptive && vnethash balance tap0",
+    "vnethash balance tap0",
     "vnethash balance tap0 --interval 500ms --tolerance 5%",
     "vnethash balance tap0 --once --dry-run --json",
 )
@@ -180,6 +180,7 @@ _register(
     "vnethash serve --socket /run/vm0.sock --tap tap0",
     "vnethash serve --socket vm0.sock --tap tap0 --queue-pairs 2 --features=-rss --json",
     "vnethash serve --socket vm0.sock --tap tap0 --program quic.o --state vm0.json",
+    "vnethash serve --socket vm0.sock --tap tap0 --features=-hash_report --adaptive",
 )
 _register("detach", detach_command, "vnethash detach tap0")
 

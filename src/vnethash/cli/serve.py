@@ -116,6 +116,14 @@ def serve_command(
     unclassified: UnclassifiedOption = None,
     tunnels: TunnelsOption = None,
     config: ConfigOption = None,
+    adaptive: Annotated[
+        bool,
+        typer.Option(
+            "--adaptive",
+            help="Spread flows by a table that adapts to their load, while the guest asks "
+            "neither for RSS nor for hash reports.",
+        ),
+    ] = False,
     state: Annotated[
         Path | None,
         typer.Option(
@@ -140,6 +148,7 @@ def serve_command(
     """
     from vnethash.cli.serve_status import REDRAW, reporter
     from vnethash.reporting import Reporting
+    from vnethash.vhost_user.adapting import Adapting
     from vnethash.vhost_user.backend import Backend
     from vnethash.vhost_user.host_tap import HostTap
     from vnethash.vhost_user.server import Server
@@ -148,6 +157,10 @@ def serve_command(
     if any(
         option is not None for option in (key, types, indirection, unclassified, tunnels, config)
     ):
+        if adaptive:
+            raise ConfigError(
+                "adaptive", "cannot be given together with --key, --types and what else steers"
+            )
         unasked = config_from_options(
             queue_pairs, key, types, indirection, unclassified, config, tunnels
         )
@@ -160,6 +173,7 @@ def serve_command(
             program=program,
             mtu=mtu,
             max_indirection=max_indirection,
+            adaptive=adaptive,
         )
     with opened as host:
         device = _device(host, features, mac, mtu, max_indirection, state)
@@ -176,7 +190,17 @@ def serve_command(
             with Server(socket, backend, journal) as server, _until_told(server.stop):
                 status.begin(server.backend)
                 status.note("listening", _description(host, device, socket))
-                server.run(status.look, REDRAW if status.live else None)
+                interval = REDRAW if status.live else None
+                if not adaptive:
+                    server.run(status.look, interval)
+                else:
+                    adapting = Adapting(host, journal)
+
+                    def tick() -> None:
+                        adapting.tick()
+                        status.look()
+
+                    server.run(tick, interval or adapting.interval)
             status.note("stopped", {})
 
 

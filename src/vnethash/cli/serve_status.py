@@ -137,7 +137,7 @@ class _Terminal:
         if not state.features:
             what = "no guest"
         elif state.steering is None:
-            what = "automatic steering"
+            what = "adaptive table" if self._host.adapts else "automatic steering"
         else:
             what = f"RSS, {len(state.steering.indirection_table)} entries"
         if state.features:
@@ -187,6 +187,9 @@ def sentence(event: str, values: Mapping[str, Any]) -> str:
             return _command(command)
         case "control", {"answer": _, "reason": reason, **command}:
             return f"refused: {reason}" if "command" in command else f"no command: {reason}"
+        case "balanced", {"imbalance": before, "expected": after, "moves": moves}:
+            buckets = "1 bucket" if len(moves) == 1 else f"{len(moves)} buckets"
+            return f"imbalance {before:.2f}: {buckets} moved, {after:.2f} expected"
         case "fault", {"queue": queue, "reason": reason}:
             return f"{queue} is broken: {reason}"
         case "refused", {"reason": reason}:

@@ -29,6 +29,6 @@ class Observation:
         """From counters, those of buckets read first, which may be more than the table has."""
         import numpy as np
 
-        totals = [queue.total for queue in stats.queues]
+        totals = [queue.total for queue in stats.queues[: rss.queues]]
         queues = np.array([[total.packets, total.bytes] for total in totals], np.int64)
         return cls(rss, buckets[: len(rss.indirection_table)], queues)

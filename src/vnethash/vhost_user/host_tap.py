@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 """The host's side of a served device: its tap, steered as the guest's driver asks."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from os import read
@@ -22,11 +23,12 @@ from vnethash.engines.select import (
     without_stages,
 )
 from vnethash.engines.stages import DEFAULT_MAX_INDIRECTION
-from vnethash.errors import ConfigError, DeviceError, Unsupported, VnethashError
+from vnethash.errors import ConfigError, DeviceError, TableOwned, Unsupported, VnethashError
 from vnethash.kernel.link import set_mtu, set_up
 from vnethash.kernel.tun import Offload, TunDevice
 from vnethash.reporting import Reporting
 from vnethash.rss.config import RssConfig
+from vnethash.rss.observed import Observation
 from vnethash.rss.table import even_table
 from vnethash.virtio.features import Feature
 
@@ -84,6 +86,8 @@ class HostTap(Closing):
         attachment: StagesAttachment | None,
         history: History,
         resources: ExitStack,
+        *,
+        adaptive: bool = False,
     ) -> None:
         self._device = device
         self._attachment = attachment
@@ -92,6 +96,9 @@ class HostTap(Closing):
         self._wanted: Wanted | None = None
         self._carrier = False
         self._kept = False
+        self._adaptive = adaptive
+        self._in_use = 1
+        self._adapted: RssConfig | None = None
         self.history = history
         self.engine = engine
         self.offloads = _offloads_of(device)
@@ -107,14 +114,19 @@ class HostTap(Closing):
         program: ProgramSource | None = None,
         mtu: int | None = None,
         max_indirection: int = DEFAULT_MAX_INDIRECTION,
+        adaptive: bool = False,
     ) -> Self:
         """Create the tap ``name`` or join a persistent one, and bring it up.
 
+        ``adaptive``: while the driver asks neither for RSS nor for hashes, flows
+        are spread by a table of the host's, for a balancer to adapt.
         It has no carrier until a guest receives from it. Raises ConfigError,
         NotPermitted, DeviceError, DependencyMissing, Unsupported,
         ProgramRefused, BpfError; a failed open leaves nothing behind.
         """
         chosen = _engine(engine, program is not None)
+        if adaptive and chosen == SOFTWARE:
+            raise ConfigError("adaptive", f"engine {SOFTWARE} does not count by bucket")
         if chosen == SOFTWARE and reporting is Reporting.RECORD:
             reporting = Reporting.REHASH
         with ExitStack() as resources:
@@ -128,10 +140,14 @@ class HostTap(Closing):
                 history = History()
                 resources.callback(history.close)
             else:
-                attachment = _attach(device, chosen, reporting, program, max_indirection)
+                attachment = _attach(
+                    device, chosen, reporting, program, max_indirection, adaptive=adaptive
+                )
                 resources.callback(attachment.close)
                 history = attachment.history
-            tap = cls(device, chosen, reporting, attachment, history, ExitStack())
+            tap = cls(
+                device, chosen, reporting, attachment, history, ExitStack(), adaptive=adaptive
+            )
             tap.apply(Wanted.at_reset(queue_pairs))
             tap.use_queues(0)
             set_up(device.name)
@@ -194,10 +210,45 @@ class HostTap(Closing):
             self.history.push(wanted.rss, reporting, automatic=True)
             return
         self._attachment.set_offloads(wanted.offloads)
-        if wanted.automatic:
+        adapted, self._adapted = self._adapted, None
+        if self._adaptive and wanted.automatic and not wanted.reports:
+            if adapted is None or adapted.queues != self._in_use:
+                adapted = RssConfig.default(self._in_use)
+            self._adapted = adapted
+            self._attachment.configure(self._adapted, Reporting.OFF)
+        elif wanted.automatic:
             self._attachment.configure_automatic(wanted.rss, reporting)
         else:
             self._attachment.configure(wanted.rss, reporting)
+
+    @property
+    def adapts(self) -> bool:
+        """Whether the table is the host's now, and may be adapted."""
+        return self._adapted is not None
+
+    def observe(self) -> Observation:
+        """What was counted by bucket and by queue, for a balancer.
+
+        Raises TableOwned while the table is not the host's.
+        """
+        rss, attachment = self._table()
+        return Observation.of(rss, attachment.buckets(), attachment.stats())
+
+    def rebalance(self, seen: RssConfig, table: Sequence[int]) -> bool:
+        """Put another table in force, if that which was seen still is. Raises as observe()."""
+        rss, attachment = self._table()
+        if rss != seen:
+            return False
+        rss = rss.replace(indirection_table=table)
+        attachment.configure(rss, Reporting.OFF)
+        self._adapted = rss
+        return True
+
+    def _table(self) -> tuple[RssConfig, StagesAttachment]:
+        if self._adapted is None or self._attachment is None:
+            whose = "its guest" if self._adaptive else "the kernel, or its guest"
+            raise TableOwned(f"{self.name} is steered as {whose} wants, so nothing is adapted")
+        return self._adapted, self._attachment
 
     def keep_to(self, count: int) -> None:
         """Steer to the first ``count`` queues only, and wait until the others were read.
@@ -211,6 +262,7 @@ class HostTap(Closing):
             return
         rss = wanted.rss.replace(indirection_table=even_table(count), unclassified_queue=0)
         self._kept = True
+        self._adapted = None
         self._attachment.configure(rss, self._reporting if wanted.reports else Reporting.OFF)
         leaving = poll()
         for fd in self._device.fds[count:]:
@@ -229,7 +281,8 @@ class HostTap(Closing):
         if count == 0:
             _set_carrier(self._device, False)
         self._device.use_queues(max(count, 1))
-        if self._kept and self._wanted:
+        before, self._in_use = self._in_use, max(count, 1)
+        if self._wanted and (self._kept or (self.adapts and before != self._in_use)):
             self._kept = False
             self._apply(self._wanted)
         if count == 0:
@@ -284,10 +337,12 @@ def _attach(
     reporting: Reporting,
     program: ProgramSource | None,
     max_indirection: int,
+    *,
+    adaptive: bool,
 ) -> StagesAttachment:
     rss = RssConfig.default(len(device.fds))
     longest = max(max_indirection, len(rss.indirection_table))
-    setup = Setup(device, rss, reporting, Offload.NONE, False, longest, program)
+    setup = Setup(device, rss, reporting, Offload.NONE, False, longest, program, adaptive)
     attachment = engine_named(engine).attach(setup)
     if not isinstance(attachment, StagesAttachment):
         raise TypeError(f"engine {engine} has no stages")

@@ -14,5 +14,6 @@ features      those negotiated; imported: with the state the driver had elsewher
 queues        in_use
 control       command, answer ("ok" or "refused"), reason if refused
 fault         queue, reason
+balanced      what Step.to_json() of balancer.py gives: imbalance, expected, moves
 disconnected  reason
 """
