@@ -355,11 +355,12 @@ def test_tcp_sees_a_byte_that_is_missing() -> None:
 def test_adaptive_has_its_rows(no_leaks: None) -> None:
     rounds: list[None] = []
     rows = adaptive.run(TINY, lambda: rounds.append(None))
-    assert len(rounds) == adaptive.steps(TINY) == len(adaptive.CASES)
+    assert len(rounds) == adaptive.steps(TINY) == len(adaptive.CASES) + len(adaptive.KINDS)
+    cases = (*adaptive.CASES, *adaptive.KINDS, "verifier")
     assert [row.key[1:] for row in rows] == [
-        (case, variant) for case in adaptive.CASES for variant in adaptive.VARIANTS
+        (case, variant) for case in cases for variant in adaptive.VARIANTS
     ]
-    for row in rows:
+    for row in rows[: len(adaptive.CASES) * len(adaptive.VARIANTS)]:
         assert row.ratio is not None
         assert row.value.low >= 1
         even = row.variant != adaptive.BASE
@@ -371,9 +372,10 @@ def test_adaptive_has_its_rows(no_leaks: None) -> None:
 
 def test_moving_a_bucket_that_waits_reorders(no_leaks: None) -> None:
     """And nothing else does: seed 3 overloads a queue by a half."""
-    fixed = adaptive.scenario(3, 1.25, packets=20_000, adaptive=False)
+    backlogged = adaptive.CASES["backlogged"]
+    fixed = adaptive.scenario(3, backlogged, packets=20_000, adaptive=False)
     assert fixed.reordered == fixed.moved == 0
-    moved = adaptive.scenario(3, 1.25, packets=20_000, adaptive=True)
+    moved = adaptive.scenario(3, backlogged, packets=20_000, adaptive=True)
     assert moved.moved > 0
     assert moved.reordered > 0
     assert moved.after < fixed.after - 0.2

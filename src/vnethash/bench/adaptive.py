@@ -8,6 +8,8 @@ packet has the number of its flow and its place in it. A reader takes a packet
 and notes it under one lock, so that there is one order of arrival of all. A
 packet is reordered when a later one of its flow has arrived before (RFC 4737,
 section 3). Both variants have the same flows and packets, others in each round.
+
+And what it takes the hash stage to count by bucket, on the packets of `stages`.
 """
 
 import os
@@ -17,19 +19,31 @@ import struct
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate, count
 
-from vnethash.balancer import Balancer
 from vnethash.bench import frames
-from vnethash.bench.measure import Advance, Effort, Row, Summary, Target, interleave, ratios
+from vnethash.bench.measure import (
+    Advance,
+    Effort,
+    Row,
+    Summary,
+    Target,
+    differences,
+    interleave,
+    pinned,
+    ratios,
+)
 from vnethash.engines.select import EBPF
+from vnethash.engines.stages import Stages
 from vnethash.errors import DeviceError
 from vnethash.kernel import link, netns
+from vnethash.kernel.bpf import Program, ProgramType
 from vnethash.reporting import Reporting
 from vnethash.rss.balance import imbalance
+from vnethash.rss.compiled import compile_config
 from vnethash.rss.config import RssConfig
 from vnethash.tap import Tap
 
@@ -37,8 +51,30 @@ NAME = "adaptive"
 BASE = "fixed"
 _ADAPTIVE = "adaptive"
 VARIANTS = (BASE, _ADAPTIVE)
-CASES = {"drained": 4.0, "backlogged": 1.25}
-"""Queues that are read at once, or hardly: what a reader can do over the mean load of a queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """How well queues are read, and since when they are balanced."""
+
+    capacity: float
+    """What the reader of a queue can do, over the mean load of a queue."""
+    begin: float = 0.0
+    """Share of the packets that come before the balancer begins."""
+
+
+CASES = {
+    "drained": Case(4.0),
+    "backlogged": Case(1.25),
+    "full": Case(1.1, 0.4),
+}
+"""No packet waits for long; the busiest queue grows; it has run over for a while already."""
+
+KINDS = ("IPv4/TCP", "IPv6/TCP")
+"""Packets on which counting is timed."""
+_REPEAT = 20_000
+EMPTY = [(0xB7, 0, 0, 0), (0x95, 0, 0, 0)]
+"""mov r0, 0; exit"""
 
 QUEUES = 4
 FLOWS = 500
@@ -49,7 +85,7 @@ RATE = 20_000
 _PACKETS = 30_000
 _LOOK_EVERY = 0.2
 """Seconds."""
-_BEFORE, _AFTER = 4000, 0.5
+_BEFORE, _AFTER = 4000, 1 / 3
 """The first packets, and the last share of them: what is compared."""
 _ROUNDS_MAX = 9
 _WITHIN = 1.15
@@ -87,12 +123,14 @@ class Outcome:
 
 
 def steps(effort: Effort) -> int:
-    return _rounds(effort) * len(CASES)
+    return _rounds(effort) * len(CASES) + effort.rounds * len(KINDS)
 
 
 def run(effort: Effort, advance: Advance) -> list[Row]:
     """Raises NotPermitted, DeviceError, BpfError, Unsupported."""
-    return [row for case in CASES for row in _run(case, effort, advance)]
+    rows = [row for case in CASES for row in _run(case, effort, advance)]
+    with pinned():
+        return rows + list(_cost(effort, advance))
 
 
 def _rounds(effort: Effort) -> int:
@@ -100,7 +138,7 @@ def _rounds(effort: Effort) -> int:
 
 
 def _run(case: str, effort: Effort, advance: Advance) -> Iterator[Row]:
-    packets = max(3 * _BEFORE, effort.share(_PACKETS))
+    packets = max(4 * _BEFORE, effort.share(_PACKETS))
 
     def turns(adaptive: bool) -> "partial[Outcome]":
         seeds = count(1)
@@ -124,8 +162,36 @@ def _run(case: str, effort: Effort, advance: Advance) -> Iterator[Row]:
         yield Row(NAME, case, name, "x mean", value, ratios(after, base), parts, target)
 
 
-def scenario(seed: int, capacity: float, *, packets: int, adaptive: bool) -> Outcome:
-    """Send ``packets``, 12000 or more, of flows that ``seed`` makes; raises as Tap.open() does."""
+def _cost(effort: Effort, advance: Advance) -> Iterator[Row]:
+    """Nanoseconds of a run of the hash stage, less an empty program, and what is verified."""
+    with ExitStack() as resources:
+        empty = resources.enter_context(
+            Program.from_instructions(ProgramType.SCHED_CLS, "empty", EMPTY)
+        )
+        programs = {}
+        for name in VARIANTS:
+            stages = resources.enter_context(Stages.load(QUEUES, adaptive=name == _ADAPTIVE))
+            stages.maps.publish(compile_config(RssConfig.default(QUEUES), Reporting.OFF))
+            programs[name] = stages.hash_stage
+        repeat = effort.share(_REPEAT)
+        for kind in KINDS:
+            frame = frames.kinds()[kind]
+
+            def nanoseconds(program: Program, frame: bytes = frame) -> float:
+                return program.test_run(frame, repeat=repeat).duration_ns
+
+            runs = {name: partial(nanoseconds, each) for name, each in programs.items()}
+            measured = interleave({**runs, "": partial(nanoseconds, empty)}, effort.rounds, advance)
+            costs = {name: differences(measured[name], measured[""]) for name in VARIANTS}
+            for name, cost in costs.items():
+                yield Row(NAME, kind, name, "ns", Summary.of(cost), ratios(cost, costs[BASE]))
+        for name, program in programs.items():
+            if program.verified:
+                yield Row(NAME, "verifier", name, "insns", Summary.of([program.verified]))
+
+
+def scenario(seed: int, case: Case, *, packets: int, adaptive: bool) -> Outcome:
+    """Send ``packets``, 16000 or more, of flows that ``seed`` makes; raises as Tap.open() does."""
     config = RssConfig.default(QUEUES)
     with netns.fresh():
         tap = Tap.open(
@@ -140,8 +206,11 @@ def scenario(seed: int, capacity: float, *, packets: int, adaptive: bool) -> Out
         with tap:
             link.quiet(tap.name)
             link.set_up(tap.name)
-            rate = capacity * RATE / QUEUES
-            with _readers(tap, rate) as arrivals, _balancing(tap if adaptive else None) as moves:
+            rate = case.capacity * RATE / QUEUES
+            with (
+                _readers(tap, rate) as arrivals,
+                _balancing(tap if adaptive else None, case.begin * packets / RATE) as moves,
+            ):
                 loads = _send(tap, seed, packets)
             return Outcome(
                 before=imbalance(loads[0]),
@@ -200,22 +269,27 @@ def _send(tap: Tap, seed: int, packets: int) -> tuple[list[int], list[int]]:
 
 
 @contextmanager
-def _balancing(tap: Tap | None) -> Iterator[list[int]]:
-    """Balance in a thread; gives how many buckets each change of the table has moved."""
+def _balancing(tap: Tap | None, begin: float) -> Iterator[list[int]]:
+    """Balance in a thread, ``begin`` seconds from now on.
+
+    Gives how many buckets each change of the table has moved.
+    """
     moves: list[int] = []
     if tap is None:
         yield moves
         return
     stop = threading.Event()
-    balancer = tap.balancer()
 
-    def balance(balancer: Balancer) -> None:
+    def balance() -> None:
+        if stop.wait(begin):
+            return
+        balancer = tap.balancer()
         while not stop.wait(_LOOK_EVERY):
             step = balancer.step()
             if step.applied and step.plan:
                 moves.append(len(step.plan.moves))
 
-    thread = threading.Thread(target=balance, args=[balancer], name="vnethash-balance")
+    thread = threading.Thread(target=balance, name="vnethash-balance")
     thread.start()
     try:
         yield moves
