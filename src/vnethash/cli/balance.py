@@ -148,11 +148,15 @@ def _outcome(step: "Step", dry_run: bool) -> str:
     text = f"{step.packets} packets in {step.seconds:.1f} s, imbalance {step.imbalance:.2f}"
     if not moves:
         return text + ": nothing to move"
-    buckets = "1 bucket" if moves == 1 else f"{moves} buckets"
+    buckets = _count(moves, "bucket")
     if step.applied:
         return f"{text}: {buckets} moved, {step.expected:.2f} expected"
     why = "would move" if dry_run else "not moved, the configuration has changed meanwhile"
     return f"{text}: {buckets} {why}, {step.expected:.2f} expected"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 class _Shown:
@@ -192,7 +196,6 @@ class _Shown:
                 table.add_row(str(queue), f"{load:,.0f}", f"{share:.0%}", bar, then)
             parts.append(table)
         parts.append(Text(_outcome(step, self._dry_run)))
-        parts.append(
-            Text(f"moved so far: {self._moved} buckets, {self._rounds} times", style="dim")
-        )
+        so_far = f"so far: {_count(self._moved, 'bucket')} moved, in {_count(self._rounds, 'round')}"
+        parts.append(Text(so_far, style="dim"))
         return Group(*parts)
