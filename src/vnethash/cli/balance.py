@@ -196,6 +196,6 @@ class _Shown:
                 table.add_row(str(queue), f"{load:,.0f}", f"{share:.0%}", bar, then)
             parts.append(table)
         parts.append(Text(_outcome(step, self._dry_run)))
-        so_far = f"so far: {_count(self._moved, 'bucket')} moved, in {_count(self._rounds, 'round')}"
-        parts.append(Text(so_far, style="dim"))
+        moved, rounds = _count(self._moved, "bucket"), _count(self._rounds, "round")
+        parts.append(Text(f"so far: {moved} moved, in {rounds}", style="dim"))
         return Group(*parts)
