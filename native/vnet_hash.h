@@ -139,9 +139,10 @@ static __always_inline struct vnet_counters *vnet_decide(struct __sk_buff *skb,
 #ifdef VNET_WAY
 #include "lab_stage.h"
 #else
-static __always_inline void vnet_count_bucket(const struct vnet_verdict *verdict, __u32 length)
+/* By value: a verdict whose address is taken is all kept in memory. */
+static __always_inline void vnet_count_bucket(__u32 bucket, __u32 length)
 {
-	struct vnet_traffic *traffic = bpf_map_lookup_elem(&vnet_buckets, &verdict->bucket);
+	struct vnet_traffic *traffic = bpf_map_lookup_elem(&vnet_buckets, &bucket);
 
 	if (traffic) {
 		traffic->packets++;
@@ -157,7 +158,7 @@ static __always_inline int vnet_hash_stage(struct __sk_buff *skb, int adaptive)
 
 	counter = vnet_decide(skb, &verdict);
 	if (adaptive)
-		vnet_count_bucket(&verdict, skb->len);
+		vnet_count_bucket(verdict.bucket, skb->len);
 	skb->queue_mapping = verdict.queue;
 	if (verdict.reporting == VNET_REPORTING_RECORD) {
 		reason = vnet_prepend(skb, &verdict);
