@@ -5,7 +5,7 @@ import os
 from contextlib import suppress
 
 from vnethash.engines.pin_folder import LINK, PinFolder, Record
-from vnethash.errors import DeviceError
+from vnethash.errors import BpfError, DeviceError
 from vnethash.kernel import link, tc, tun_ioctl
 from vnethash.kernel.borrow import borrow_queue
 from vnethash.kernel.bpf import Link
@@ -58,9 +58,13 @@ def is_hooked(folder: PinFolder, record: Record) -> bool:
     """Whether the hash stage is still on the device's egress hook."""
     if record.point == CLSACT:
         return tc.program_id(record.filter) in record.program_ids
-    if not (folder / LINK).exists():
-        return False
-    with Link.from_pin(folder / LINK) as hook:
+    try:
+        hook = Link.from_pin(folder / LINK)
+    except BpfError:
+        if (folder / LINK).exists():
+            raise
+        return False  # detached, perhaps this moment
+    with hook:
         return hook.info().ifindex == record.ifindex
 
 
