@@ -130,7 +130,7 @@ def test_an_unclosed_program_warns_and_closes() -> None:
 
 def test_loads_the_shipped_object() -> None:
     with BpfObject.open(STAGES_OBJECT) as loaded:
-        assert set(loaded.programs()) == {"hash_stage", "steering_stage"}
+        assert set(loaded.programs()) == {"hash_stage", "hash_stage_adaptive", "steering_stage"}
         assert {"vnet_table", "vnet_counters"} < set(loaded.maps())
         loaded.resize_map("vnet_counters", 3)
         loaded.load()
