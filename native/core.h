@@ -41,7 +41,7 @@ struct vh_packet {
 
 /* What the compiler made of the structures, for the test that compares. */
 struct vh_layout {
-	__u32 record, hdr, config, config_toeplitz, state, state_config, counters, verdict, packet,
+	__u32 record, hdr, config, config_toeplitz, state, state_tables, counters, verdict, packet,
 		packet_header;
 };
 void vh_layout(struct vh_layout *layout);

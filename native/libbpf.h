@@ -237,6 +237,7 @@ int bpf_map_create(enum vnb_map_type type, const char *name, uint32_t key_size,
 int bpf_map_lookup_elem(int fd, const void *key, void *value);
 int bpf_map_update_elem(int fd, const void *key, const void *value, uint64_t flags);
 int bpf_map_delete_elem(int fd, const void *key);
+int bpf_map_freeze(int fd);
 
 struct bpf_map_batch_opts;
 

@@ -38,7 +38,7 @@ static __always_inline void vnet_restore_tags(struct __sk_buff *skb, const __u16
  * because taking an offloaded tag away offloads the next. Returns as
  * vnet_prepend() does.
  */
-static __noinline int vnet_make_room_tagged(struct __sk_buff *skb)
+static __always_inline int vnet_make_room_tagged(struct __sk_buff *skb)
 {
 	__u16 protocol[2] = {}, tci[2] = {}; /* protocol in network order */
 	__u32 addresses[3], room;

@@ -5,8 +5,8 @@
  *
  * Every function here answers from one configuration as a whole. User space
  * rewrites the slot that is not in force, so it takes two changes during one
- * packet to be caught reading; then once more. Caught four times over, the
- * packet goes unclassified.
+ * packet, or one of the key, to be caught reading; then once more, without the
+ * tables. Caught again, by two changes more, the packet goes unclassified.
  */
 #ifndef VNETHASH_STEER_H
 #define VNETHASH_STEER_H
@@ -50,7 +50,10 @@ static __always_inline void vnet_order_loads(void)
 	}
 }
 
-/* The configuration in force. What is read of it is good if vnet_unchanged() says so after. */
+/*
+ * The configuration in force, without its toeplitz[], which is in the tables.
+ * What is read of it is good if vnet_unchanged() says so after.
+ */
 struct vnet_snapshot {
 	const struct vnet_config *config;
 	__u32 generation;
@@ -58,7 +61,9 @@ struct vnet_snapshot {
 
 static __always_inline struct vnet_snapshot vnet_snapshot_of(__u32 generation)
 {
-	return (struct vnet_snapshot){ &vnet_state.config[generation & 1], generation };
+	const void *slot = &vnet_state.slot[generation & 1];
+
+	return (struct vnet_snapshot){ slot, generation };
 }
 
 static __always_inline __u32 vnet_tunnels(const struct vnet_frame *frame)
@@ -80,6 +85,26 @@ static __always_inline int vnet_unchanged(const struct vnet_snapshot *snapshot)
 	return READ_ONCE(snapshot->config->generation) == snapshot->generation;
 }
 
+/* Whether the tables are of a snapshot's key, and have been since it was taken. */
+static __always_inline int vnet_tables_hold(const struct vnet_snapshot *snapshot)
+{
+	return READ_ONCE(vnet_state.tables.key_generation) ==
+	       READ_ONCE(snapshot->config->key_generation);
+}
+
+/* The hash of `count` words (a constant up to VNET_INPUT_WORDS) by the key of a snapshot. */
+static __always_inline __u32 vnet_snapshot_hash(const struct vnet_snapshot *snapshot,
+						const __u32 *words, __u32 count)
+{
+	__u32 hash;
+
+	vnet_order_loads(); /* the tables after the generation they are of */
+	hash = vnet_hash_words(&vnet_state.tables, words, count);
+	vnet_order_loads();
+	return vnet_tables_hold(snapshot) ? hash :
+					    vnet_hash_bits(snapshot->config->key, words, count);
+}
+
 /* The queue that the indirection table has for a hash. */
 static __always_inline __u32 vnet_table_lookup(const struct vnet_snapshot *snapshot, __u32 hash,
 					       struct vnet_verdict *verdict)
@@ -98,42 +123,52 @@ static __always_inline __u32 vnet_table_lookup(const struct vnet_snapshot *snaps
 	return queues ? *queues >> (index & 3) * 16 & 0xffff : 0;
 }
 
+/* What a configuration makes of a packet, from the tables or without; 0 if it has changed. */
+static __always_inline int vnet_judge(const struct vnet_snapshot *now,
+				      const struct vnet_headers *headers, int tables,
+				      struct vnet_verdict *verdict)
+{
+	__u32 rule;
+
+	/* Or the compiler takes the headers apart in advance and spills. */
+	vnet_in_memory(headers);
+	rule = now->config->rules[headers->kind & 15];
+	verdict->reporting = now->config->reporting;
+	verdict->hash_report = rule & VNET_RULE_REPORT;
+	if (vnet_likely(headers->kind && verdict->hash_report)) {
+		verdict->hash_value = tables ? vnet_hash(&vnet_state.tables, headers, rule) :
+					       vnet_hash_by_key(now->config, headers, rule);
+		verdict->queue = vnet_table_lookup(now, verdict->hash_value, verdict);
+	} else {
+		verdict->hash_value = 0;
+		verdict->queue = now->config->unclassified;
+		verdict->bucket = 0;
+	}
+	return vnet_unchanged(now) && (!tables || vnet_tables_hold(now));
+}
+
 /*
  * What the specification makes of a packet: hash types, key and table. By the
  * configuration that the frame was dissected by, which stays whole until
- * after the next change; by another one only if that looks for the same
- * tunnels.
+ * after the next change; once more by the newest, if that looks for the same
+ * tunnels, else by the first again.
  */
 static __always_inline void vnet_rss(const struct vnet_headers *headers,
 				     struct vnet_verdict *verdict)
 {
 	__u32 generation = verdict->generation;
-	struct vnet_snapshot now;
+	struct vnet_snapshot now, newest;
 
 	vnet_opaque(generation);
 	now = vnet_snapshot_of(generation);
-	VNET_KEEP_LOOP
-	for (int i = 0; i < 2; i++) {
-		/* Or the compiler takes the headers apart before the loop and spills. */
-		vnet_in_memory(headers);
-		__u32 rule = now.config->rules[headers->kind & 15];
-
-		verdict->reporting = now.config->reporting;
-		verdict->hash_report = rule & VNET_RULE_REPORT;
-		if (vnet_likely(headers->kind && verdict->hash_report)) {
-			verdict->hash_value = vnet_hash(now.config, headers, rule);
-			verdict->queue = vnet_table_lookup(&now, verdict->hash_value, verdict);
-		} else {
-			verdict->hash_value = 0;
-			verdict->queue = now.config->unclassified;
-			verdict->bucket = 0;
-		}
-		if (vnet_likely(vnet_unchanged(&now)))
-			return;
-		now = vnet_snapshot();
-		if (!vnet_hold_for(headers, now.config->tunnels))
-			break;
-	}
+	vnet_order_loads(); /* the tables after the generation they are of */
+	if (vnet_likely(vnet_judge(&now, headers, 1, verdict)))
+		return;
+	newest = vnet_snapshot();
+	if (vnet_hold_for(headers, newest.config->tunnels))
+		now = newest;
+	if (vnet_judge(&now, headers, 0, verdict))
+		return;
 	*verdict = (struct vnet_verdict){};
 }
 
@@ -151,7 +186,7 @@ static __always_inline void vnet_toeplitz(const __u32 *words, __u32 count,
 		struct vnet_snapshot now = vnet_snapshot();
 
 		verdict->reporting = now.config->reporting;
-		verdict->hash_value = vnet_hash_words(now.config, words, count);
+		verdict->hash_value = vnet_snapshot_hash(&now, words, count);
 		verdict->queue = vnet_table_lookup(&now, verdict->hash_value, verdict);
 		if (vnet_likely(vnet_unchanged(&now)))
 			return;

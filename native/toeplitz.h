@@ -108,6 +108,34 @@ vnet_inline __u32 vnet_hash_words(const struct vnet_config *config, const __u32 
 	return vnet_hash_part(config, words, 0, count);
 }
 
+/* What word `index` of the input adds to the hash, by the key, bit by bit. */
+vnet_inline __u32 vnet_hash_bits_word(const __u8 key[VNET_KEY_LEN], __u32 index, __u32 word)
+{
+	__u64 window = (__u64)__builtin_bswap32(*(const __u32 *)(key + 4 * index)) << 32 |
+		       __builtin_bswap32(*(const __u32 *)(key + 4 * index + 4));
+	__u32 hash = 0;
+
+	word = __builtin_bswap32(word);
+	VNET_KEEP_LOOP
+	for (__u32 bit = 0; bit < 32; bit++) {
+		hash ^= (window >> 32) & -(word >> 31);
+		window <<= 1;
+		word <<= 1;
+	}
+	return hash;
+}
+
+/* What `count` words add that start the input, by the key. */
+vnet_inline __u32 vnet_hash_bits(const __u8 key[VNET_KEY_LEN], const __u32 *words, __u32 count)
+{
+	__u32 hash = 0;
+
+	VNET_KEEP_LOOP
+	for (__u32 i = 0; i < count; i++)
+		hash ^= vnet_hash_bits_word(key, i, words[i]);
+	return hash;
+}
+
 /*
  * The hash over the fields that virtio 1.3, 5.1.6.4.3.2 to .4 name, by the
  * rule for the packet's kind. Fields that a kind does not set are not read.
@@ -129,6 +157,22 @@ vnet_inline __u32 vnet_hash(const struct vnet_config *config, const struct vnet_
 		hash = vnet_hash_words(config, headers->address, 8);
 	if (vnet_likely(rule & VNET_RULE_PORTS))
 		hash ^= vnet_hash_part(config, &headers->ports, 8, 1);
+	return hash;
+}
+
+/* The same by the key, without tables. */
+vnet_inline __u32 vnet_hash_by_key(const struct vnet_config *config,
+				   const struct vnet_headers *headers, __u32 rule)
+{
+	__u32 count = headers->kind <= VNET_REPORT_UDPV4 ? 2 : 8, hash = 0;
+	__u32 ports = rule & VNET_RULE_PORTS ? headers->ports : 0; /* which would add nothing */
+	const __u32 *address = headers->address;
+
+	if (headers->kind >= VNET_REPORT_IPV6_EX && rule & VNET_RULE_FINAL)
+		address = headers->final;
+	VNET_KEEP_LOOP
+	for (__u32 i = 0; i < VNET_INPUT_WORDS && i <= count; i++)
+		hash ^= vnet_hash_bits_word(config->key, i, i < count ? address[i] : ports);
 	return hash;
 }
 

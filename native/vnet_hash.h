@@ -27,6 +27,7 @@
  *	vnet_toeplitz()                 the hash of other words by the key
  *	vnet_steer()                    a hash of its own through the table
  *	vnet_snapshot()                 the configuration in force
+ *	vnet_snapshot_hash()            the hash of words by its key
  *	vnet_count()                    16 counters, shown by `vnethash stats`
  *	struct .. SEC(".maps"), global variables: its own
  */

@@ -26,6 +26,7 @@ enum vnet_limit {
 	VNET_KEY_LEN = 40,       /* rss_max_key_size, virtio 5.1.4 */
 	VNET_INPUT_LEN = 36,     /* two IPv6 addresses and two ports */
 	VNET_INPUT_WORDS = 9,
+	VNET_HEAD_WORDS = 53,    /* of struct vnet_config before its tables */
 	VNET_TABLE_MAX = 32768,  /* a le16 mask; entries are a power of two */
 	VNET_TABLE_NEAR = 128,  /* entries that lie with the configuration: most tables are no longer */
 	VNET_QUEUES_MAX = 256,  /* MAX_TAP_QUEUES, drivers/net/tun.c */
@@ -147,7 +148,7 @@ struct vnet_hdr {
 
 /*
  * One RSS configuration as the packet path wants it. `generation` says which
- * configuration the slot holds; 0 while it is being written. A configuration
+ * configuration a slot holds; 0 while it is being written. A configuration
  * with generation g lies in slot g & 1.
  */
 struct vnet_config {
@@ -158,6 +159,7 @@ struct vnet_config {
 	__u16 queues;
 	__u32 reporting;     /* enum vnet_reporting */
 	__u32 tunnels;       /* enum vnet_tunnel: hashed by their inner headers */
+	__u32 key_generation; /* of the first in a row with this key: which the tables are of */
 	__u8 key[VNET_KEY_LEN];
 	__u8 rules[16];      /* by kind of packet: its report type and enum vnet_rule */
 	__u8 near[VNET_TABLE_NEAR]; /* the first queues of the indirection table */
@@ -173,11 +175,23 @@ struct vnet_device {
 	__u32 weakly_ordered; /* the CPU reorders loads */
 };
 
-/* What user space changes while packets pass, one value: .data.vnet. */
+/* A configuration up to its tables: struct vnet_config as far as it goes. */
+struct vnet_slot {
+	__u32 head[VNET_HEAD_WORDS];
+};
+
+/*
+ * What user space changes while packets pass, one value: .data.vnet. There are
+ * two slots, but tables only once, as they are nearly all there is to a
+ * configuration: while a new key's are written, packets are hashed by the key
+ * in a slot, bit by bit. Of `tables` only key_generation, 0 meanwhile, and
+ * toeplitz are used.
+ */
 struct vnet_state {
 	__u32 generation;    /* the configuration in force */
 	__u32 record_udp_gso; /* the device takes UDP GSO whole: mark it */
-	struct vnet_config config[2];
+	struct vnet_slot slot[2];
+	struct vnet_config tables;
 };
 
 struct vnet_traffic {
@@ -196,7 +210,8 @@ struct vnet_counters {
 _Static_assert(sizeof(struct vnet_record) == VNET_RECORD_LEN, "hash record");
 _Static_assert(sizeof(struct vnet_hdr) == VNET_HDR_HASH_LEN, "virtio header");
 _Static_assert(VNET_HDR_LEN + VNET_RECORD_LEN == VNET_HDR_HASH_LEN, "record completes the header");
-_Static_assert(sizeof(struct vnet_config) == 80 + VNET_TABLE_NEAR + VNET_INPUT_LEN * 1024, "config layout");
+_Static_assert(sizeof(struct vnet_config) == sizeof(struct vnet_slot) + VNET_INPUT_LEN * 1024,
+	       "config layout");
 _Static_assert(sizeof(struct vnet_counters) == 208, "counters layout");
 _Static_assert(VNET_QUEUES_MAX <= 256, "near[] has bytes");
 _Static_assert(VNET_HASH_UDP_EX == 1 << (VNET_REPORT_UDPV6_EX - 1), "virtio 5.1.6.4.5");

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 """Benchmarks that need the kernel: each runs, and measures what it says."""
 
+import resource
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,13 +14,15 @@ from hypothesis import strategies as st
 
 from tests import frames
 from tests.kernel import programs
-from vnethash.bench import adaptive, layouts, path, stages, startup, tcp, vhost
+from vnethash.bench import adaptive, layouts, path, scale, stages, startup, tcp, vhost
 from vnethash.bench.bitwise import BitwiseSteering
 from vnethash.bench.frames import kinds, tcp4, tcp6
+from vnethash.bench.kernel_memory import kernel_memory
 from vnethash.bench.measure import Effort, Summary
 from vnethash.bench.qemu import BINARY, QemuSteering, find_parts
 from vnethash.errors import ConfigError, DeviceError, VnethashError
 from vnethash.kernel import netns
+from vnethash.kernel.bpf_map import Map, MapType
 from vnethash.kernel.netns import Namespace
 from vnethash.kernel.tun import Offload
 from vnethash.native import STAGES_OBJECT
@@ -319,6 +322,59 @@ def test_what_is_not_as_the_variant_says_is_not_timed(resources: ExitStack) -> N
         vhost.check(guest, work, off.reporting)
     with pytest.raises(VnethashError, match="packets, bytes, hashes is wrong"):
         vhost.Work(guest, work.burst, (*whole[:2], 0)).turn(1)
+
+
+def test_scale_has_its_rows(no_leaks: None) -> None:
+    attached: list[None] = []
+    rows = scale.run(TINY, lambda: attached.append(None))
+    assert len(attached) == scale.steps(TINY)
+    sizes = ["1 tap", "10 taps", "1 queue", "256 queues", "table of 128", "table of 32768"]
+    assert [(row.case, row.variant) for row in rows] == [
+        *((scale.ATTACH, size) for size in sizes),
+        (scale.MEMORY, "10 taps"),
+        *((scale.RECONFIGURE, size) for size in sizes),
+        *((scale.PACKET, size) for size in sizes),
+        *((scale.AGAIN, size) for size in sizes),
+    ]
+    (memory,) = (row for row in rows if row.case == scale.MEMORY)
+    assert memory.target is not None
+    # A tap has its tables, and no second set of them.
+    assert 36 < memory.parts["maps"].median < 72
+    for row in rows:
+        if row.case in (scale.ATTACH, scale.RECONFIGURE):
+            assert row.value.low > 0
+
+
+def test_scale_cut_short_leaves_nothing(no_leaks: None) -> None:
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    groups = Path("/proc/self/cgroup").read_text()
+    attached: list[None] = []
+
+    def interrupt() -> None:
+        attached.append(None)
+        if len(attached) == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        scale.run(TINY, interrupt)
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == limit
+    assert Path("/proc/self/cgroup").read_text() == groups
+    assert not [*Path("/sys/fs/cgroup").rglob("vnethash-bench-*")]
+
+
+def test_scale_says_how_many_files_it_needs(
+    no_leaks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 128))
+    with pytest.raises(VnethashError, match="10 taps need 728 open files, the limit is 128"):
+        scale.run(TINY, lambda: None)
+
+
+def test_kernel_memory_sees_a_map_come_and_go() -> None:
+    with kernel_memory() as memory:
+        before = memory.read()
+        with Map.create(MapType.ARRAY, "large", key_size=4, value_size=1 << 20, max_entries=4):
+            assert 3 << 20 < memory.read() - before < 6 << 20
 
 
 def test_startup_has_its_rows(netns: Namespace) -> None:

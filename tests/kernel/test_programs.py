@@ -21,6 +21,7 @@ from tests.kernel.test_stages import TC_ACT_UNSPEC, runnable
 from tests.kernel.test_traffic import tagger
 from tests.kernel.wire import collect, quiet_tap
 from vnethash.cli import main
+from vnethash.engines import stages as engine_stages
 from vnethash.engines.stages import Stages
 from vnethash.errors import VerifierError
 from vnethash.kernel import link
@@ -538,6 +539,17 @@ def test_a_rejected_program_leads_to_its_line(
     assert "offset is outside of the packet" in log
     assert main.run(["build", "unsafe.c", "--load", "--verifier-log", "-"]) == 1
     assert capsys.readouterr().err.startswith(log.partition("\n")[0])
+
+
+def test_the_log_of_our_own_object_names_its_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which is loaded without its lines, and with them once it is refused."""
+    path = tmp_path / "ours.o"
+    path.write_bytes(compiled("verdict->hash_value = *(const __u32 *)(frame->data + 14);"))
+    monkeypatch.setattr(engine_stages, "STAGES_OBJECT", path)
+    with pytest.raises(VerifierError, match=r"invalid access to packet.*frame->data \+ 14"):
+        Stages.load(4)
 
 
 def test_a_program_under_another_licence_may_call_less() -> None:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 """The BPF stages by BPF_PROG_TEST_RUN: judged by the reference."""
 
+import os
+import resource
 from collections.abc import Iterator
 
 import pytest
@@ -10,7 +12,8 @@ from hypothesis import strategies as st
 from tests import frames, vectors
 from tests.effort import examples
 from vnethash.engines.stages import Stages
-from vnethash.errors import ConfigError
+from vnethash.errors import ConfigError, VnethashError
+from vnethash.kernel.bpf_map import MapFlag
 from vnethash.reporting import Reporting
 from vnethash.rss import reference
 from vnethash.rss.classified import Classified
@@ -119,6 +122,48 @@ def test_any_configuration(stages: Stages, entries: int, key: bytes, data: st.Da
     assert run(stages, frame) == reference.classify(frame, config)
 
 
+def test_nothing_of_the_object_stays(stages: Stages) -> None:
+    """Types and lines would take more memory than the program; libbpf its share in the process."""
+    for program in (stages.hash_stage, stages.steering_stage):
+        info = program._info("vnb_prog_info")
+        assert (info.btf_id, info.nr_line_info, info.nr_func_info) == (0, 0, 0)
+    opened = os.listdir("/proc/self/fd")
+    with Stages.load(8):
+        # A program of its own and one that is shared; the maps, two of them mapped.
+        assert len(os.listdir("/proc/self/fd")) - len(opened) == 2 + len(stages.shared) + 2
+
+
+def test_one_steering_program_serves_all(no_leaks: None) -> None:
+    first, second = Stages.load(2), Stages.load(2)
+    number = first.steering_stage.id
+    assert second.steering_stage.id == number
+    assert second.steering_stage.fd != first.steering_stage.fd
+    first.close()
+    with second, Stages.load(2) as third:
+        assert third.steering_stage.id == number
+        assert third.hash_stage.id != second.hash_stage.id
+    with Stages.load(2) as another:
+        assert another.steering_stage.id != number
+
+
+def test_without_descriptors_it_says_so_and_leaves_none(no_leaks: None) -> None:
+    Stages.load(2).close()
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)  # the first there is
+    os.close(free)
+    said = []
+    for more in range(40):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free + more, before[1]))
+        try:
+            Stages.load(2).close()
+        except VnethashError as error:
+            said.append(str(error).lower())
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert 8 < len(said) < 30
+    assert [text for text in said if "too many open files" not in text] == []
+
+
 def test_largest_table(no_leaks: None) -> None:
     table = tuple(i % 256 for i in range(32768))
     config = RssConfig(256, indirection_table=table)
@@ -126,6 +171,19 @@ def test_largest_table(no_leaks: None) -> None:
         stages.maps.publish(compile_config(config))
         assert stages.maps.current() == (config, Reporting.RECORD)
         for port in range(examples(100)):
+            frame = frames.ethernet(0x0800, frames.ipv4(frames.udp(port)))
+            assert run(stages, frame) == reference.classify(frame, config)
+
+
+@pytest.mark.parametrize("longest", [1, 128, 129])
+def test_tables_that_lie_in_a_slot(no_leaks: None, longest: int) -> None:
+    """Up to 128 entries they need no memory of their own."""
+    config = RssConfig(8, indirection_table=tuple(i * 5 % 8 for i in range(min(longest, 128))))
+    with Stages.load(8, max_indirection=longest) as stages:
+        assert bool(stages.shared.table.flags & MapFlag.MMAPABLE) == (longest > 128)
+        stages.maps.publish(compile_config(config))
+        assert stages.maps.current() == (config, Reporting.RECORD)
+        for port in range(20):
             frame = frames.ethernet(0x0800, frames.ipv4(frames.udp(port)))
             assert run(stages, frame) == reference.classify(frame, config)
 
@@ -162,11 +220,44 @@ def test_unconfigured_stages_pass_everything_to_queue_0(no_leaks: None) -> None:
 def test_a_slot_that_is_being_written_is_not_used(stages: Stages) -> None:
     """Whatever lies in it: the packet passes as it is, unclassified, until the slot is whole."""
     frame = frames.ethernet(0x0800, frames.ipv4(frames.udp()))
-    state = stages.maps._state
-    slot = state.config[state.generation & 1]
+    slot = stages.maps._slot()
     generation, slot.generation = slot.generation, 0
     assert stages.hash_stage.test_run(frame).data == frame
     assert queues(stages) == [1, 0, 0, 0, 0, 0, 0, 0]
     assert stages.maps.stats().by_report[ReportType.NONE].packets == 1
     slot.generation = generation
     assert run(stages, frame) == reference.classify(frame, CONFIG)
+
+
+@settings(
+    max_examples=examples(200),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(frame=runnable, key=st.binary(min_size=40, max_size=40))
+def test_without_tables_the_hash_is_the_same(stages: Stages, frame: bytes, key: bytes) -> None:
+    """While the tables of another key are being written."""
+    config = CONFIG.replace(key=key)
+    stages.maps.publish(compile_config(config))
+    tables = stages.maps._state.tables
+    tables.key_generation = 0
+    tables.toeplitz[0][1:256] = [0xDEADBEEF] * 255
+    assert run(stages, frame) == reference.classify(frame, config)
+    stages.maps.publish(compile_config(config))  # writes them anew, as they are of no key
+    assert tables.key_generation != 0
+    assert run(stages, frame) == reference.classify(frame, config)
+
+
+def test_tables_are_written_for_another_key_only(stages: Stages) -> None:
+    stages.maps.publish(compile_config(CONFIG))
+    tables = stages.maps._state.tables
+    written = tables.key_generation
+    stages.maps.publish(compile_config(CONFIG.replace(indirection_table=(1, 0))))
+    assert tables.key_generation == written
+    other = CONFIG.replace(key=bytes(range(40)))
+    stages.maps.publish(compile_config(other))
+    changed = tables.key_generation
+    assert changed != written
+    stages.maps.publish(compile_config(other, Reporting.OFF))
+    assert tables.key_generation == changed
+    assert stages.maps.current() == (other, Reporting.OFF)

@@ -9,7 +9,7 @@ from tests.kernel import programs
 from tests.kernel.least_privilege import RefusedError, with_only
 from tests.kernel.test_tun import send
 from vnethash.errors import BpfError, DeviceError
-from vnethash.kernel import link, tc
+from vnethash.kernel import link, netlink, tc
 from vnethash.kernel.caps import Cap
 from vnethash.kernel.links import Links
 from vnethash.kernel.netns import Namespace
@@ -37,6 +37,22 @@ def arrives(tap: TunDevice) -> bool:
         return bool(os.read(tap.fds[0], 2048))
     except BlockingIOError:
         return False
+
+
+def test_no_other_link_is_asked_about(tap: TunDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dump of qdiscs is one of all links, however many there are."""
+    request, asked = netlink.request, []
+
+    def seen(kind: int, body: bytes, **how: bool) -> list[bytes]:
+        asked.append((kind, how.get("dump", False)))
+        return request(kind, body, **how)
+
+    monkeypatch.setattr(netlink, "request", seen)
+    assert not tc.has_clsact(tap.ifindex)
+    with programs.returning(0) as accept:
+        tc.detach(tc.attach(accept.fd, tap.ifindex))
+    get_qdisc, get_filter = 38, 46  # include/uapi/linux/rtnetlink.h
+    assert set(asked) == {(get_qdisc, False), (get_filter, True)}
 
 
 def test_an_attached_program_runs(tap: TunDevice) -> None:

@@ -4,7 +4,9 @@
 import errno
 import json
 import os
+import re
 import socket
+import sys
 from dataclasses import replace
 from functools import partial, reduce
 from operator import xor
@@ -16,11 +18,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests import vectors
-from vnethash.bench import bulk, frames, layouts, measure, path, report
+from tests import bench_page, vectors
+from vnethash.bench import bulk, frames, layouts, measure, path, plot, report, scale
 from vnethash.bench.driver import BareLoop
 from vnethash.bench.library import bench_library
-from vnethash.bench.measure import Effort, Row, Summary
+from vnethash.bench.measure import Effort, Row, Summary, Target
 from vnethash.cli import main
 from vnethash.errors import ConfigError, DeviceError, VnethashError
 from vnethash.rss import reference
@@ -28,7 +30,12 @@ from vnethash.rss.config import RssConfig
 from vnethash.rss.native import bulk_methods
 from vnethash.virtio.hash_types import TunnelType
 
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS, PLOTS = ROOT / "bench" / "results.json", ROOT / "docs" / "plots"
+AGAIN = "vnethash bench --from bench/results.json --plot docs/plots"
+
 TINY = Effort(rounds=2, work=0.01)
+RUN = report.Run({"cpu": "a CPU"}, TINY, ())
 ROW = Row("bulk", "hash", "native", "ns", Summary(10.0, 9.0, 11.0, 5))
 
 
@@ -217,8 +224,17 @@ def test_names_come_in_their_order() -> None:
 
 def test_a_saved_run_is_read_back(tmp_path: Path) -> None:
     file = tmp_path / "run.json"
-    report.save(file, report.to_json([ROW], TINY))
+    report.save(file, report.to_json([ROW], RUN))
     assert report.read_saved(file) == {ROW.key: ROW.value}
+    other = replace(
+        ROW,
+        variant="other",
+        ratio=Summary(0.5, 0.4, 0.6, 5),
+        parts={"part": ROW.value},
+        target=Target("<= 1", True),
+    )
+    report.save(file, report.to_json([ROW, other], RUN))
+    assert report.read_run(file) == report.Run(RUN.machine, TINY, (ROW, other))
 
 
 @pytest.mark.parametrize(
@@ -261,7 +277,7 @@ def test_ratios_are_compared_but_not_that_of_the_base(tmp_path: Path) -> None:
     file = tmp_path / "run.json"
     base = replace(ROW, variant="base", ratio=Summary(1, 1, 1, 5))
     rated = replace(ROW, ratio=Summary(0.5, 0.4, 0.6, 5))
-    report.save(file, report.to_json([base, rated], TINY))
+    report.save(file, report.to_json([base, rated], RUN))
     saved = report.read_saved(file)
     # The machine has become half as fast; the ratio is as it was.
     slow = Summary(20, 18, 22, 5)
@@ -290,16 +306,122 @@ def test_command_prints_json(capsys: pytest.CaptureFixture[str], tmp_path: Path)
 
 def test_command_prints_tables(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "run.json"
-    report.save(file, report.to_json([], TINY))
+    report.save(file, report.to_json([], RUN))
     code, out, _ = run(capsys, "bulk", "--quick", "--repeat", "1", "--compare", str(file))
     assert code == 0
     for word in ("hash IPv6/TCP", "scalar loop", "median", "quartiles", "change", "1 interleaved"):
         assert word in out
 
 
+def test_command_shows_a_saved_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    base = replace(ROW, variant="scalar loop", ratio=Summary(1, 1, 1, 5))
+    report.save(file, report.to_json([base, replace(ROW, benchmark="path")], MACHINE))
+    code, out, _ = run(capsys, "bulk", "--from", str(file), "--json")
+    assert code == 0
+    told = json.loads(out)
+    assert (told["machine"], told["rounds"]) == (MACHINE.machine, 2)
+    assert [row["benchmark"] for row in told["rows"]] == ["bulk"]
+    code, out, _ = run(capsys, "--from", str(file), "--plot", str(tmp_path / "plots"))
+    assert code == 0
+    assert "1 CPUs (a CPU)" in out
+    drawn = sorted(path.name for path in (tmp_path / "plots").iterdir())
+    assert drawn == ["bulk.svg", "path.svg"]
+
+
+MACHINE = report.Run(
+    {"cpu": "a CPU", "cpus": 1, "kernel": "6", "python": "3", "vnethash": "1", "load": 0.5},
+    TINY,
+    (),
+)
+
+
+@pytest.fixture(name="results")
+def _results() -> report.Run:
+    """What the numbers and pictures of docs/benchmarks.md are of."""
+    return report.read_run(RESULTS)
+
+
+def test_pictures_are_of_the_results(results: report.Run, tmp_path: Path) -> None:
+    names = {row.benchmark for row in results.rows}
+    assert {scale.NAME} < names <= set(report.NAMES)
+    assert {file.stem for file in PLOTS.glob("*.svg")} == names, AGAIN
+    for file in plot.draw(results.rows, tmp_path):
+        there = (PLOTS / file.name).read_text()
+        assert plot.digest(results.of(file.stem)) in there, AGAIN
+        if maker(there) == maker(file.read_text()):  # another matplotlib draws differently
+            assert there == file.read_text(), AGAIN
+
+
+def test_the_table_of_scale_is_of_the_results(results: report.Run) -> None:
+    table = bench_page.growth(results)
+    if os.environ.get("VNETHASH_WRITE_DOCS"):
+        bench_page.write(table)
+    assert bench_page.on_page() == f"\n\n{table}\n", bench_page.BEGIN
+    for row in ("| 1000 taps |", "| 256 queues |", "| table of 32768 |"):
+        assert row in table
+
+
+def maker(picture: str) -> str:
+    """Which version of matplotlib drew it."""
+    found = re.search("Matplotlib v[^,<]+", picture)
+    assert found
+    return found[0]
+
+
+def test_a_picture_names_what_it_shows(tmp_path: Path) -> None:
+    rows = [replace(ROW, variant=name) for name in ("scalar loop", "native")]
+    (file,) = plot.draw(rows, tmp_path / "new")
+    picture = file.read_text()
+    for text in ("hash, ns", "scalar loop", "native", plot.digest(rows)):
+        assert text in picture
+    assert plot.digest(rows) != plot.digest([replace(rows[0], unit="ms"), rows[1]])
+    assert not re.search(r" $|/tmp|\d{4}-\d\d-\d\d", picture, re.M)
+
+
+def test_a_picture_needs_a_place(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"plot: cannot write to .*: file exists"):
+        plot.draw([ROW], tmp_path / "file")
+
+
+def test_without_matplotlib_nothing_is_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    code, out, err = run(capsys, "bulk", "--plot", str(tmp_path))
+    assert (code, out) == (main.EXIT_FAILURE, "")
+    assert "plots need matplotlib" in err
+    assert "pip install 'vnethash[plot]'" in err
+
+
+def test_growth_is_judged_from_the_first_hundred_to_the_last() -> None:
+    def attach(variant: str, median: float) -> Row:
+        return Row(scale.NAME, scale.ATTACH, variant, "ms", Summary(median, median, median, 100))
+
+    def last(median: float) -> Row:
+        rows = [attach("100 taps", 50), attach("1000 taps", median), attach("4 queues", 50)]
+        first, row, other = scale.compared(rows)
+        assert first.ratio == Summary(1, 1, 1, 100)
+        assert other.ratio is None
+        return row
+
+    assert last(60).target == Target("<= 1.2 of 100 taps", True)
+    assert last(61).target == Target("<= 1.2 of 100 taps", False)
+    few = [attach("10 taps", 50)]
+    assert scale.compared(few) == few
+
+
 @pytest.mark.parametrize(
     "args",
-    [["speed"], ["--repeat", "0"], ["bulk", "--compare", "/nonexistent"]],
+    [
+        ["speed"],
+        ["--repeat", "0"],
+        ["bulk", "--compare", "/nonexistent"],
+        ["bulk", "--from", "/nonexistent"],
+        ["bulk", "--from", str(RESULTS), "--quick"],
+        ["bulk", "--from", str(RESULTS), "--repeat", "3"],
+    ],
 )
 def test_wrong_use(capsys: pytest.CaptureFixture[str], args: list[str]) -> None:
     code, out, err = run(capsys, *args)

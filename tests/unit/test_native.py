@@ -143,7 +143,7 @@ def test_layout_is_the_compilers() -> None:
     assert layout.config == ffi.sizeof("struct vnet_config")
     assert layout.config_toeplitz == ffi.offsetof("struct vnet_config", "toeplitz")
     assert layout.state == ffi.sizeof("struct vnet_state")
-    assert layout.state_config == ffi.offsetof("struct vnet_state", "config")
+    assert layout.state_tables == ffi.offsetof("struct vnet_state", "tables")
     assert layout.counters == ffi.sizeof("struct vnet_counters")
     assert layout.verdict == ffi.sizeof("struct vh_verdict")
     assert layout.packet == ffi.sizeof("struct vh_packet") == PACKET_DTYPE.itemsize

@@ -110,7 +110,7 @@ static __always_inline int steer(const __u32 id[CID_WORDS], __u32 kind,
 			return 0;
 		verdict->reporting = now.config->reporting;
 		verdict->hash_report = report;
-		verdict->hash_value = vnet_hash_words(now.config, id, CID_WORDS);
+		verdict->hash_value = vnet_snapshot_hash(&now, id, CID_WORDS);
 		verdict->queue = choose(verdict->hash_value, now.config->queues);
 		if (vnet_unchanged(&now))
 			return 1;

@@ -114,6 +114,21 @@ class Row:
             "target": {"text": self.target.text, "met": self.target.met} if self.target else None,
         }
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Row":
+        """KeyError, TypeError or ValueError for anything else than to_json() gives."""
+        target = data["target"]
+        return cls(
+            str(data["benchmark"]),
+            str(data["case"]),
+            str(data["variant"]),
+            str(data["unit"]),
+            Summary.from_json(data["value"]),
+            Summary.from_json(data["ratio"]) if data["ratio"] else None,
+            {name: Summary.from_json(part) for name, part in data["parts"].items()},
+            Target(str(target["text"]), bool(target["met"])) if target else None,
+        )
+
 
 def interleave(
     variants: Mapping[K, Callable[[], T]], rounds: int, advance: Advance

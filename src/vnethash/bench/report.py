@@ -14,7 +14,10 @@ from vnethash import __version__
 from vnethash.bench.measure import Advance, Effort, Row, Summary
 from vnethash.errors import ConfigError
 
-NAMES = ("bulk", "stages", "layouts", "path", "tcp", "vhost", "startup", "adaptive")
+NAMES = (
+    *("bulk", "stages", "layouts", "path", "tcp", "vhost", "startup", "adaptive"),
+    "scale",
+)
 """The benchmarks; only the first needs no rights."""
 
 FORMAT = 1
@@ -58,7 +61,7 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": _cpu_model(),
         "cpus": os.cpu_count(),
-        "kernel": platform.release(),
+        "kernel": platform.release().partition("-")[0],
         "python": platform.python_version(),
         "vnethash": __version__,
         "load": round(load, 2),
@@ -102,8 +105,21 @@ class Change:
 Saved = Mapping[tuple[str, str, str], Summary]
 
 
-def to_json(rows: Sequence[Row], effort: Effort, saved: Saved | None = None) -> dict[str, Any]:
-    """A run; with an earlier one ``saved``, each row's change."""
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Where and how long was measured, and of a saved run what was found."""
+
+    machine: Mapping[str, Any]
+    effort: Effort
+    rows: tuple[Row, ...]
+
+    def of(self, name: str) -> list[Row]:
+        """The rows of a benchmark."""
+        return [row for row in self.rows if row.benchmark == name]
+
+
+def to_json(rows: Sequence[Row], run: Run, saved: Saved | None = None) -> dict[str, Any]:
+    """What was found in a run; with an earlier one ``saved``, each row's change."""
     listed = []
     for row in rows:
         entry = row.to_json()
@@ -113,9 +129,9 @@ def to_json(rows: Sequence[Row], effort: Effort, saved: Saved | None = None) -> 
         listed.append(entry)
     return {
         "format": FORMAT,
-        "machine": machine(),
-        "rounds": effort.rounds,
-        "work": effort.work,
+        "machine": dict(run.machine),
+        "rounds": run.effort.rounds,
+        "work": run.effort.work,
         "rows": listed,
     }
 
@@ -142,29 +158,31 @@ def save(file: Path, run: Mapping[str, Any]) -> None:
         raise ConfigError("save", f"cannot write {file}: {_reason(error)}") from error
 
 
-def read_saved(file: Path) -> dict[tuple[str, str, str], Summary]:
-    """What to compare with of each row of a saved run. Raises ConfigError."""
+def read_run(file: Path, *, field: str = "from") -> Run:
+    """A saved run. Raises ConfigError for ``field``."""
     try:
         run = json.loads(file.read_text(encoding="utf-8"))
         if run["format"] != FORMAT:
-            raise ConfigError("compare", f"{file} has format {run['format']}, not {FORMAT}")
-        return {
-            (row["benchmark"], row["case"], row["variant"]): _comparable(
-                Summary.from_json(row["value"]),
-                Summary.from_json(row["ratio"]) if row["ratio"] else None,
-            )
-            for row in run["rows"]
-        }
+            raise ConfigError(field, f"{file} has format {run['format']}, not {FORMAT}")
+        return Run(
+            dict(run["machine"]),
+            Effort(int(run["rounds"]), float(run["work"])),
+            tuple(map(Row.from_json, run["rows"])),
+        )
     except OSError as error:
-        raise ConfigError("compare", f"cannot read {file}: {_reason(error)}") from error
+        raise ConfigError(field, f"cannot read {file}: {_reason(error)}") from error
     except ConfigError:
         raise
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
-            "compare",
-            f"{file} is no saved run",
-            hint="make one with vnethash bench --save FILE",
+            field, f"{file} is no saved run", hint="make one with vnethash bench --save FILE"
         ) from error
+
+
+def read_saved(file: Path) -> dict[tuple[str, str, str], Summary]:
+    """What to compare with of each row of a saved run. Raises ConfigError."""
+    run = read_run(file, field="compare")
+    return {row.key: _comparable(row.value, row.ratio) for row in run.rows}
 
 
 def _reason(error: OSError) -> str:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 """``vnethash bench``: what hashing and steering cost here."""
 
+from collections import Counter
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -10,13 +11,14 @@ import typer
 
 from vnethash.cli.options import JsonOption
 from vnethash.cli.output import console, emit_json, progress
+from vnethash.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from vnethash.bench.measure import Row, Summary
-    from vnethash.bench.report import Saved
+    from vnethash.bench.measure import Effort, Row, Summary
+    from vnethash.bench.report import Run, Saved
 
 
 def bench_command(
@@ -24,7 +26,8 @@ def bench_command(
         list[str] | None,
         typer.Argument(
             metavar="[NAMES]...",
-            help="Of bulk, stages, layouts, path, vhost, startup, adaptive (default all).",
+            help="Of bulk, stages, layouts, path, tcp, vhost, startup, adaptive, scale "
+            "(default all).",
         ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Few rounds: does it run at all?")] = False,
@@ -39,42 +42,74 @@ def bench_command(
         Path | None,
         typer.Option("--compare", metavar="FILE", help="Show the change since a saved run."),
     ] = None,
+    read: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FILE", help="Measure nothing: show a saved run."),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", metavar="DIR", help="Draw a picture of each, as SVG (matplotlib)."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Measure what hashing and steering cost, against what there is without.
 
     bulk: hashing in user space. stages: the BPF programs. layouts: the
-    tables they could hash by. path: CPU per packet through a tap. vhost: from
-    a tap to a guest's rings and back. startup: opening a tap, changing its
-    configuration. adaptive: how even queues are under skewed flows, and
-    what moving buckets puts out of order.
+    tables they could hash by. path: CPU per packet through a tap. tcp: two
+    stacks and a tap between them. vhost: from a tap to a guest's rings and
+    back. startup: opening a tap, changing its configuration. adaptive: how
+    even queues are under skewed flows, and what moving buckets puts out of
+    order. scale: a thousand taps, many queues, long tables.
     All but bulk need root; traffic stays in namespaces made for it.
     """
-    from dataclasses import replace
-
     from vnethash.bench import report
-    from vnethash.bench.measure import FULL, QUICK
 
     chosen = report.select(names or ())
-    effort = QUICK if quick else FULL
-    if repeat is not None:
-        effort = replace(effort, rounds=repeat)
     saved = None if compare is None else report.read_saved(compare)
+    if plot is not None:
+        from vnethash.bench.plot import draw, require_matplotlib
+
+        require_matplotlib()  # before time is spent on measuring
+    if read is None:
+        run = report.Run(report.machine(), _effort(quick, repeat), ())
+    elif quick or repeat is not None:
+        raise ConfigError("from", "measures nothing: neither --quick nor --repeat goes with it")
+    else:
+        run = report.read_run(read)
     rows: list[Row] = []
     for name in chosen:
-        benchmark = report.benchmark(name)
-        with progress(f"measuring {name}", benchmark.steps(effort)) as show:
-            found = benchmark.run(effort, _counting(show))
+        found = _measure(name, run.effort) if read is None else run.of(name)
         rows += found
-        if not json:
+        if found and not json:
             console().print(_table(name, found, saved))
             console().print()
     if json:
-        emit_json(report.to_json(rows, effort, saved))
+        emit_json(report.to_json(rows, run, saved))
     else:
-        _print_machine(effort.rounds)
+        _print_machine(run)
     if save is not None:
-        report.save(save, report.to_json(rows, effort))
+        report.save(save, report.to_json(rows, run))
+    if plot is not None:
+        for file in draw(rows, plot):
+            if not json:
+                console().print(f"drawn: {file}", soft_wrap=True, style="dim")
+
+
+def _effort(quick: bool, repeat: int | None) -> "Effort":
+    from dataclasses import replace
+
+    from vnethash.bench.measure import FULL, QUICK
+
+    effort = QUICK if quick else FULL
+    return effort if repeat is None else replace(effort, rounds=repeat)
+
+
+def _measure(name: str, effort: "Effort") -> "list[Row]":
+    from vnethash.bench import report
+
+    benchmark = report.benchmark(name)
+    with progress(f"measuring {name}", benchmark.steps(effort)) as show:
+        return benchmark.run(effort, _counting(show))
 
 
 def _counting(show: Callable[[int], None]) -> Callable[[], None]:
@@ -89,7 +124,8 @@ def _table(name: str, rows: "list[Row]", saved: "Saved | None") -> "Table":
 
     from vnethash.bench.report import base_of
 
-    parts = list(dict.fromkeys(part for row in rows for part in row.parts))
+    told = Counter(part for row in rows for part in row.parts)
+    parts = [part for part, count in told.items() if count * 4 >= len(rows)]
     if saved is not None:  # there is room for one or the other
         parts = []
     has_ratio = any(row.ratio for row in rows)
@@ -182,12 +218,10 @@ def _target(row: "Row") -> "Text":
     return met.append(row.target.text, style="default")
 
 
-def _print_machine(rounds: int) -> None:
-    from vnethash.bench.report import machine
-
-    on = machine()
+def _print_machine(run: "Run") -> None:
+    on = run.machine
     console().print(
         f"{on['cpus']} CPUs ({on['cpu']}), Linux {on['kernel']}, Python {on['python']}, "
-        f"load {on['load']}; medians of {rounds} interleaved rounds",
+        f"load {on['load']}; medians of {run.effort.rounds} interleaved rounds",
         style="dim",
     )

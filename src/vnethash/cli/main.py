@@ -129,6 +129,7 @@ _register(
     "vnethash bench bulk --repeat 31",
     "vnethash bench --quick --json",
     "vnethash bench path --save before.json",
+    "vnethash bench --from before.json --plot plots",
     "vnethash bench path --compare before.json",
 )
 _register(

@@ -39,6 +39,11 @@ class StagesAttachment:
         self._steers = True
 
     @property
+    def stages(self) -> Stages:
+        """Its programs and maps."""
+        return self._stages
+
+    @property
     def history(self) -> History:
         """The configurations that whoever reads the tap may have to hash by."""
         return self._history

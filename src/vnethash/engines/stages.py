@@ -3,13 +3,18 @@
 
 import platform
 import struct
+from functools import cache, partial
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from weakref import WeakSet
 
 from vnethash.closing import Closing
-from vnethash.errors import ConfigError
-from vnethash.kernel.bpf import BpfObject, Map, Program
+from vnethash.errors import BpfError, ConfigError, VerifierError, VnethashError
+from vnethash.kernel.bpf import BpfObject, Map, MapFlag, Program
+from vnethash.kernel.fd import duplicate
 from vnethash.native import STAGES_OBJECT, core
+from vnethash.programs.elf import without_line_info
 from vnethash.reporting import Reporting
 from vnethash.rss.config import RssConfig
 from vnethash.stats import QueueStats, Stats
@@ -21,6 +26,7 @@ if TYPE_CHECKING:
 DEFAULT_MAX_INDIRECTION = 2048
 """Entries an indirection table may have unless more are asked for: 8 KiB of maps."""
 
+NAME = "vnethash"
 DEVICE = ".rodata.vnet"
 _TABLE, _COUNTERS, _BUCKETS = "vnet_table", "vnet_counters", "vnet_buckets"
 _MAPS = (".data.vnet", _TABLE, _COUNTERS, "vnet_counts", _BUCKETS)
@@ -59,7 +65,8 @@ class SharedMaps(NamedTuple):
 class StageMaps:
     """Configuration, indirection tables and counters of a hash stage.
 
-    The maps are borrowed; the first two are mapped into memory here.
+    The maps are borrowed; the first two are mapped into memory here, the second
+    only if it has room for more entries than lie in a slot: else nobody reads it.
     """
 
     def __init__(self, maps: SharedMaps) -> None:
@@ -67,12 +74,16 @@ class StageMaps:
         self._counters, self._counts, self._buckets = maps.counters, maps.counts, maps.buckets
         self._words = maps.table.max_entries // 2
         self._memory = [maps.state.mmap()]
+        self._state = self._ffi.from_buffer("struct vnet_state *", self._memory[0])
+        if not maps.table.flags & MapFlag.MMAPABLE:
+            self._table = self._ffi.new("uint64_t[]", maps.table.max_entries)
+            return
         try:
             self._memory.append(maps.table.mmap())
         except BaseException:
+            self._ffi.release(self._state)
             self._memory[0].close()
             raise
-        self._state = self._ffi.from_buffer("struct vnet_state *", self._memory[0])
         self._table = self._ffi.from_buffer("uint64_t[]", self._memory[1])
 
     @property
@@ -105,20 +116,28 @@ class StageMaps:
 
     def current(self) -> tuple[RssConfig, Reporting]:
         """The configuration in force."""
-        generation = self._state.generation
-        rss = self._state.config[generation & 1]
-        first = (generation & 1) * self._words
+        rss = self._slot()
         entries = rss.table_mask + 1
-        words = self._ffi.buffer(self._table)[8 * first : 8 * self._words + 8 * first]
+        if entries <= self._lib.VNET_TABLE_NEAR:
+            table = tuple(rss.near[0:entries])
+        else:
+            first = (self._state.generation & 1) * self._words
+            words = self._ffi.buffer(self._table)[8 * first : 8 * self._words + 8 * first]
+            table = struct.unpack_from(f"<{entries}H", words)
         config = RssConfig(
             rss.queues,
             hash_types=HashType(rss.hash_types),
             key=bytes(self._ffi.buffer(rss.key)),
-            indirection_table=struct.unpack_from(f"<{entries}H", words),
+            indirection_table=table,
             unclassified_queue=rss.unclassified,
             tunnels=TunnelType(rss.tunnels),
         )
         return config, list(Reporting)[rss.reporting]
+
+    def _slot(self) -> Any:
+        """The slot in force, as the struct vnet_config it is the head of."""
+        slot = self._ffi.addressof(self._state.slot, self._state.generation & 1)
+        return self._ffi.cast("struct vnet_config *", slot)
 
     def stats(self) -> Stats:
         """Counters of every queue and of the hash program itself, summed over CPUs."""
@@ -167,10 +186,24 @@ class SteeringStage(Closing):
     """
 
     def __init__(self, loaded: BpfObject) -> None:
-        self._object = loaded
+        ours = {*_MAPS, DEVICE}
         self.steering_stage: Program = loaded.program("steering_stage")
         self.shared = SharedMaps(*(loaded.map(name) for name in _MAPS))
-        self.maps = StageMaps(self.shared)
+        self._own_maps = {name: loaded.map(name) for name in loaded.maps() if name not in ours}
+        self._take(loaded)
+        self._held = loaded.let_go()
+        try:
+            self.maps = StageMaps(self.shared)
+        except BaseException:
+            self._close_held()
+            raise
+
+    def _take(self, loaded: BpfObject) -> None:
+        """Take what else there is."""
+
+    def _close_held(self) -> None:
+        for held in self._held:
+            held.close()
 
     @classmethod
     def load_opened(
@@ -182,7 +215,7 @@ class SteeringStage(Closing):
         max_indirection: int,
         adaptive: bool = False,
     ) -> Self:
-        """Load an object for a device with ``queues`` queues; it is closed with the stage.
+        """Load an object for a device with ``queues`` queues; it is closed then.
 
         ``adaptive``: packets are counted by bucket.
         Raises NotPermitted, VerifierError, BpfError.
@@ -190,9 +223,14 @@ class SteeringStage(Closing):
         words = max(1, (max_indirection + 3) // 4)
         try:
             opened.initial_value(DEVICE)[:] = _device(l3, words)
-            opened.resize_map(_TABLE, 2 * words)
-            opened.resize_map(_COUNTERS, queues)
-            opened.resize_map(_BUCKETS, 1 + 4 * words if adaptive else 1)
+            entries = {
+                _TABLE: 2 * words,
+                _COUNTERS: queues,
+                _BUCKETS: 1 + 4 * words if adaptive else 1,
+            }
+            for name in (DEVICE, *_MAPS):
+                mapped = name != _TABLE or max_indirection > core().lib.VNET_TABLE_NEAR
+                opened.make_map(name, entries.get(name), mapped=mapped)
             _choose_hash_stage(opened, adaptive)
             opened.load()
             return cls(opened)
@@ -209,6 +247,7 @@ class SteeringStage(Closing):
         """
         try:
             program.initial_value(DEVICE)[:] = _device(l3, shared.table.max_entries // 2)
+            program.make_map(DEVICE)
             for name, present in zip(_MAPS, shared, strict=True):
                 program.reuse_map(name, present)
             _choose_hash_stage(program, shared.adaptive)
@@ -220,21 +259,21 @@ class SteeringStage(Closing):
 
     def own_maps(self) -> dict[str, Map]:
         """The maps of the hash program's own, its variables among them."""
-        ours = {*_MAPS, DEVICE}
-        return {name: self._object.map(name) for name in self._object.maps() if name not in ours}
+        return self._own_maps
 
     def close(self) -> None:
         """Free the programs and maps that nothing else holds."""
         self.maps.close()
-        self._object.close()
+        self._close_held()
 
 
 class Stages(SteeringStage):
     """Hash stage, steering stage and their maps, loaded but not attached."""
 
-    def __init__(self, loaded: BpfObject) -> None:
-        super().__init__(loaded)
-        self.hash_stage: Program = loaded.program(_HASH_STAGES[self.shared.adaptive])
+    hash_stage: Program
+
+    def _take(self, loaded: BpfObject) -> None:
+        self.hash_stage = loaded.program(_HASH_STAGES[self.shared.adaptive])
 
     @classmethod
     def load(
@@ -249,14 +288,60 @@ class Stages(SteeringStage):
         """Load the stages for a device with ``queues`` queues.
 
         ``adaptive``: packets are counted by bucket.
-        ``program`` is a hash program of the user's own (`open_program`), and
-        closed with the stages. Raises DependencyMissing, NotPermitted,
-        VerifierError, BpfError.
+        ``program`` is a hash program of the user's own (`open_program`), which
+        is closed then. Raises DependencyMissing, NotPermitted, VerifierError,
+        BpfError.
         """
-        opened = program or BpfObject.open(STAGES_OBJECT, name="vnethash")
-        return cls.load_opened(
-            opened, queues, l3=l3, max_indirection=max_indirection, adaptive=adaptive
+        load = partial(
+            cls.load_opened,
+            queues=queues,
+            l3=l3,
+            max_indirection=max_indirection,
+            adaptive=adaptive,
         )
+        if program is not None:
+            return load(program)
+        try:
+            stages = load(BpfObject.open(_without_lines(STAGES_OBJECT), name=NAME))
+        except VerifierError:  # with them its log names the source
+            stages = load(BpfObject.open(STAGES_OBJECT, name=NAME))
+        stages._share_steering()
+        return stages
+
+    def _share_steering(self) -> None:
+        """Steer by the program of another tap of this process: it has no maps, all are alike."""
+        for other in list(_steering_stages):
+            twin = _twin(other)
+            if twin is not None:
+                self.steering_stage.close()
+                self.steering_stage = twin
+                self._held.append(twin)
+                break
+        _steering_stages.add(self.steering_stage)
+
+
+@cache
+def _without_lines(path: Path) -> bytes:
+    """An object whose source lines do not stay in the kernel: as much memory as the program."""
+    try:
+        return without_line_info(path.read_bytes())
+    except OSError as error:
+        raise BpfError(f"open BPF object {path}: {error.strerror}") from error
+
+
+_steering_stages: WeakSet[Program] = WeakSet()
+
+
+def _twin(program: Program) -> Program | None:
+    """A descriptor of its own for a program that another thread may be closing; None if it was."""
+    try:
+        twin = Program(duplicate(program.fd), program.name)
+    except VnethashError:
+        return None
+    if twin.id == program.id:
+        return twin
+    twin.close()
+    return None
 
 
 def _choose_hash_stage(opened: BpfObject, adaptive: bool) -> None:

@@ -226,6 +226,17 @@ class BpfObject(Closing):
         self._lent.clear()
         libbpf.load().lib.bpf_object__close(handle)
 
+    def let_go(self) -> list[BpfFd]:
+        """Free what libbpf keeps of a loaded object.
+
+        Programs and maps taken from it live on, and are the caller's to close.
+        """
+        for lent in self._lent:
+            lent.own()
+        kept, self._lent = self._lent, []
+        self.close()
+        return kept
+
     def _open_handle(self, loaded: bool) -> Any:
         if self._handle is None:
             raise BpfError(f"BPF object {self.name} is closed")
@@ -317,6 +328,32 @@ class BpfObject(Closing):
         for view in self._views:
             view.release()
         self._views.clear()
+
+    def make_map(self, name: str, max_entries: int | None = None, *, mapped: bool = True) -> None:
+        """Make a map of an array type before load, with another number of entries if given.
+
+        Unless ``mapped`` it cannot be mapped into memory, which would take whole
+        pages. load() would give it the types of the object, which then stay in the
+        kernel as long as the map, and would have variables mapped into memory
+        that no one writes.
+        """
+        shape = self.map_shape(name)
+        flags = MapFlag(shape.flags)
+        constants = flags & MapFlag.RDONLY_PROG
+        if constants or not mapped:
+            flags &= ~MapFlag.MMAPABLE
+        with Map.create(
+            MapType[shape.type.upper()],
+            name,
+            key_size=shape.key_size,
+            value_size=shape.value_size,
+            max_entries=max_entries or shape.max_entries,
+            flags=flags,
+        ) as made:
+            if constants:
+                made.update(0, bytes(self.initial_value(name)))
+                made.freeze()
+            self.reuse_map(name, made)
 
     def reuse_map(self, name: str, shared: Map) -> None:
         """Use a map there is already instead of making one, before load."""

@@ -26,6 +26,7 @@ class MapFlag(IntFlag):
     """BPF_F_* of BPF_MAP_CREATE, include/uapi/linux/bpf.h."""
 
     NONE = 0
+    RDONLY_PROG = 1 << 7
     MMAPABLE = 1 << 10
 
 
@@ -134,6 +135,10 @@ class Map(BpfFd):
         code = self._lib.bpf_map_update_elem(self.fileno(), self._key(key), bytes(value), 0)
         if code < 0:
             raise libbpf.failure(f"update map {self.name}", code)
+
+    def freeze(self) -> None:
+        """No more changes from user space: what programs cannot write either is constant."""
+        libbpf.call(f"freeze map {self.name}", "bpf_map_freeze", self.fileno())
 
     def delete(self, key: bytes | int) -> None:
         """Remove ``key``; KeyError if it is not there. Arrays refuse."""

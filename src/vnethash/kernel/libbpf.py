@@ -16,13 +16,14 @@ from typing import Any, NamedTuple
 
 from vnethash.errors import BpfError, DependencyMissing, NotPermitted, VerifierError, VnethashError
 from vnethash.kernel.caps import Cap, has
+from vnethash.kernel.fd import OPEN_FILES
 
 SONAME = "libbpf.so.1"
 _LOG_BEGIN = "-- BEGIN PROG LOAD LOG --"
 _LOG_END = "-- END PROG LOAD LOG --"
 _REFUSED = re.compile(r"prog '([^']+)': " + _LOG_BEGIN)
 # kernel/bpf/verifier.c: in complaints that CAP_PERFMON would have spared
-_UNPRIVILEGED = "prohibited for !root"
+_UNPRIVILEGED = ("prohibited for !root", "attempt to corrupt spilled pointer on stack")
 # What the verifier's log has besides complaints: the source line of what follows, on newer
 # kernels with its place; instructions; states and how it keeps count.
 _SOURCE = re.compile(r"; (?P<code>.*?)(?: @ (?P<place>\S+:\d+))?$")
@@ -125,11 +126,10 @@ def failure(
     VerifierError; all else is a BpfError.
     """
     code, said = abs(code), list(said)
-    lacks = [cap.title for cap in needs if not has(cap)]
-    if code == errno.EPERM and lacks:
+    if code == errno.EPERM and (lacks := [cap.title for cap in needs if not has(cap)]):
         return NotPermitted(action, " and ".join(lacks))
     logged = next((text for text in said if _LOG_BEGIN in text), None)
-    if logged is not None:
+    if logged is not None and code != errno.EMFILE:  # which is no fault of the program's
         log = logged.partition(_LOG_BEGIN)[2].partition(_LOG_END)[0].strip("\n")
         return verifier_error(action, code, log)
     detail = os.strerror(code)
@@ -144,7 +144,7 @@ def verifier_error(action: str, code: int, log: str) -> VnethashError:
     NotPermitted where it allows the same program to a more privileged process.
     """
     reason = complaint(log)
-    if _UNPRIVILEGED in reason and not has(Cap.PERFMON):
+    if any(text in reason for text in _UNPRIVILEGED) and not has(Cap.PERFMON):
         return NotPermitted(action, Cap.PERFMON.title)
     hint = "the full log is in the error's log"
     if code == errno.EPERM and not has(Cap.PERFMON):
@@ -202,6 +202,8 @@ def _hint(code: int) -> str | None:
         )
     if code == errno.ENOMEM:
         return "not enough memory, or the memory limit of the control group is reached"
+    if code == errno.EMFILE:
+        return OPEN_FILES
     if code == errno.E2BIG:
         return "a map or program is larger than this kernel allows"
     return None

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 """Making links, addresses, neighbours and routes, through pyroute2."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address, ip_interface
 from typing import Any
@@ -12,6 +12,8 @@ from vnethash.kernel.link import ifindex_of
 from vnethash.kernel.netns import Namespace
 
 _EPERM = 1
+_DOOMED = 0x766E
+"""The group that links to be removed are put into."""
 
 
 class Links(Closing):
@@ -55,6 +57,13 @@ class Links(Closing):
         """Remove a link."""
         with _errors(f"remove {name}"):
             self._route.link("del", index=ifindex_of(name))
+
+    def delete_all(self, indices: Iterable[int]) -> None:
+        """Remove links together, which takes hardly longer than to remove one."""
+        with _errors("remove links"):
+            for index in indices:
+                self._route.link("set", index=index, group=_DOOMED)
+            self._route.link("del", group=_DOOMED)
 
     def enslave(self, name: str, bridge: str) -> None:
         """Make the link a port of the bridge."""

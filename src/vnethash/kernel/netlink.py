@@ -15,19 +15,22 @@ from collections.abc import Iterator
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
 _ATTRIBUTE = struct.Struct("=HH")  # struct nlattr
 _F_REQUEST = 0x001
+_F_ACK = 0x004
+_F_ECHO = 0x008
 _F_DUMP = 0x300
 _ERROR = 2
 _DONE = 3
 _TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 
 
-def request(kind: int, body: bytes, *, dump: bool = False) -> list[bytes]:
+def request(kind: int, body: bytes, *, dump: bool = False, echo: bool = False) -> list[bytes]:
     """Ask the kernel one question; the bodies of its answers.
 
-    With ``dump`` there are any number, else one. Raises OSError with the
-    kernel's errno.
+    With ``dump`` there are any number, else one. ``echo`` is for what only
+    answers listeners unless asked to, and maybe not even then. Raises OSError
+    with the kernel's errno.
     """
-    flags = _F_REQUEST | (_F_DUMP if dump else 0)
+    flags = _F_REQUEST | (_F_DUMP if dump else 0) | (_F_ECHO | _F_ACK if echo else 0)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as asked:
         asked.send(_HEADER.pack(_HEADER.size + len(body), kind, flags, 1, 0) + body)
         answers: list[bytes] = []

@@ -109,13 +109,13 @@ def program_id(attachment: Attachment) -> int | None:
 
 
 def has_clsact(ifindex: int) -> bool:
-    """Whether the link has a clsact qdisc. DeviceError if there is no such link."""
-    for answer in _dump(_RTM_GETQDISC, ifindex, 0):
-        _, index, _, parent, _ = _TCMSG.unpack_from(answer)
-        kind = netlink.attributes(answer[_TCMSG.size :]).get(_TCA_KIND, b"")
-        if index == ifindex and parent == _CLSACT and kind == b"clsact\0":
-            return True
-    return False
+    """Whether the link has a clsact qdisc. DeviceError if there is no such link.
+
+    Asks for this one: a dump would be of all qdiscs of all links.
+    """
+    answers = _ask(_RTM_GETQDISC, ifindex, _CLSACT, echo=True)
+    kinds = (netlink.attributes(answer[_TCMSG.size :]).get(_TCA_KIND) for answer in answers)
+    return b"clsact\0" in kinds
 
 
 def filters(ifindex: int, *, egress: bool = True) -> list[Filter]:
@@ -123,7 +123,7 @@ def filters(ifindex: int, *, egress: bool = True) -> list[Filter]:
     if not has_clsact(ifindex):
         return []
     found = []
-    for answer in _dump(_RTM_GETTFILTER, ifindex, _EGRESS if egress else _INGRESS):
+    for answer in _ask(_RTM_GETTFILTER, ifindex, _EGRESS if egress else _INGRESS, dump=True):
         _, _, handle, _, info = _TCMSG.unpack_from(answer)
         fields = netlink.attributes(answer[_TCMSG.size :])
         options = netlink.attributes(fields.get(_TCA_OPTIONS, b""))
@@ -152,9 +152,14 @@ def _remove_clsact(attachment: Attachment) -> None:
     libbpf.call("remove clsact", "bpf_tc_hook_destroy", hook, needs=_NEEDS)
 
 
-def _dump(kind: int, ifindex: int, parent: int) -> list[bytes]:
+def _ask(
+    kind: int, ifindex: int, parent: int, *, dump: bool = False, echo: bool = False
+) -> list[bytes]:
     try:
-        return netlink.request(kind, _TCMSG.pack(0, ifindex, 0, parent, 0), dump=True)
+        body = _TCMSG.pack(0, ifindex, 0, parent, 0)
+        return netlink.request(kind, body, dump=dump, echo=echo)
+    except FileNotFoundError:
+        return []
     except OSError as error:
         if error.errno == errno.ENODEV:
             raise DeviceError(f"there is no device with index {ifindex}") from error

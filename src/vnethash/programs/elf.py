@@ -11,6 +11,7 @@ from typing import NamedTuple
 _IDENT = b"\x7fELF\x02\x01"  # 64 bits, little-endian
 _ET_REL, _EM_BPF = 1, 247
 _SHT_SYMTAB, _SHT_NOBITS, _SHF_EXECINSTR = 2, 8, 4
+_LINES = ".BTF.ext"
 _CALL = 0x85  # BPF_JMP | BPF_CALL: of a helper if there is no source register
 
 _HEADER = struct.Struct("<16xHH20xQ10xHHH")
@@ -61,6 +62,16 @@ def read_contents(image: bytes) -> Contents:
         raise NotBpf("is a damaged ELF file") from error
 
 
+def without_line_info(image: bytes) -> bytes:
+    """The object without the places in its source that the verifier's log names."""
+    *_, offset, size, _, _ = _HEADER.unpack_from(image)
+    changed = bytearray(image)
+    for index, section in enumerate(sections(image)):
+        if section.name == _LINES:
+            struct.pack_into("<I", changed, offset + size * index, 0)  # its name: none
+    return bytes(changed)
+
+
 def sections(image: bytes) -> list[Section]:
     """All sections, by number. Raises ValueError, IndexError or struct.error for a damaged file."""
     *_, offset, size, count, names = _HEADER.unpack_from(image)
@@ -105,7 +116,7 @@ def _undefined(sections: list[Section]) -> list[str]:
 
 def _adapts(sections: list[Section]) -> bool:
     for section in sections:
-        if section.name == ".BTF.ext":
+        if section.name == _LINES:
             header_length, relocations = _BTF_EXT.unpack_from(section.data)
             return bool(header_length >= _BTF_EXT.size and relocations)
     return False
