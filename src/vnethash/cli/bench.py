@@ -81,7 +81,7 @@ def bench_command(
         found = _measure(name, run.effort) if read is None else run.of(name)
         rows += found
         if found and not json:
-            console().print(_table(name, found, saved))
+            _print_whole(_table(name, found, saved))
             console().print()
     if json:
         emit_json(report.to_json(rows, run, saved))
@@ -110,6 +110,16 @@ def _measure(name: str, effort: "Effort") -> "list[Row]":
     benchmark = report.benchmark(name)
     with progress(f"measuring {name}", benchmark.steps(effort)) as show:
         return benchmark.run(effort, _counting(show))
+
+
+def _print_whole(table: "Table") -> None:
+    """As wide as it is: where a line has no room for it, better broken than numbers cut off."""
+    from rich.measure import Measurement
+
+    out = console()
+    most = Measurement.get(out, out.options.update(width=1000), table).maximum
+    out.width = max(most, out.width)
+    out.print(table)
 
 
 def _counting(show: Callable[[int], None]) -> Callable[[], None]:
