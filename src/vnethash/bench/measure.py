@@ -63,7 +63,10 @@ class Summary:
 
     def to_json(self) -> dict[str, Any]:
         digits = {"median": self.median, "low": self.low, "high": self.high}
-        return {**{name: round(value, 5) for name, value in digits.items()}, "count": self.count}
+        return {
+            **{name: round(float(value), 5) for name, value in digits.items()},
+            "count": self.count,
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Summary":
