@@ -322,6 +322,11 @@ vnet_inline void vnet_dissect_l3(const struct vnet_frame *frame, struct vnet_hea
 	headers->ports = 0; /* the verifier does not know when they are asked for */
 	headers->payload.protocol = VNET_NONE;
 	headers->payload.looked_for = VNET_TUNNEL_ANY;
+#if defined(__bpf__) && __clang_major__ < 19
+	/* Older ones store what was never set, from a register that the verifier knows was not. */
+	headers->payload.offset = 0;
+	headers->payload.end = 0;
+#endif
 	if (l3.type == VNET_IPV4)
 		vnet_dissect_ipv4(frame, headers, l3.offset);
 	else if (l3.type == VNET_IPV6)
