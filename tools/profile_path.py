@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -81,14 +82,15 @@ def _plain(symbol: str) -> str:
     return symbol
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code."""
     parser = argparse.ArgumentParser(description="Where a packet's time goes.")
     parser.add_argument("variants", nargs="*", default=[path.BASE, "ebpf record"])
     kinds = {traffic.name: traffic for traffic in path.traffic_here()}
     parser.add_argument("--traffic", choices=list(kinds), default="bridge, 60 B")
     parser.add_argument("--seconds", type=float, default=5, help="for each variant")
     parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     if shutil.which("perf") is None:
         print("profile_path: perf is missing: apt install linux-perf", file=sys.stderr)
         return 1
