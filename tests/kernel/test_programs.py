@@ -605,7 +605,7 @@ def test_build_tells_what_the_verifier_did(
     assert main.run(["build", str(EXAMPLES / "xor.c"), "--load", "--json"]) == 0
     verified = json.loads(capsys.readouterr().out)["verified"]
     assert verified.keys() == {"hash_stage", "hash_stage_adaptive", "steering_stage"}
-    assert 100 < verified["hash_stage"] < verified["hash_stage_adaptive"] < 100_000
+    assert all(100 < verified[name] < 100_000 for name in ("hash_stage", "hash_stage_adaptive"))
     assert main.run(["build", str(EXAMPLES / "xor.c"), "--load"]) == 0
     assert capsys.readouterr().out.splitlines()[1:] == [
         f"{name}: the verifier went through {count:,} instructions"
