@@ -206,3 +206,13 @@ def test_few_packets_tell_nothing() -> None:
     assert not smoothed.tells(4 * 899, 4)
     assert smoothed.tells(4 * 900, 4)
     assert not smoothed.tells(0, 4)
+
+
+@pytest.mark.parametrize("tolerance", [0, 0.009, 1.01, float("nan")])
+def test_tolerances_that_mean_nothing(tolerance: float) -> None:
+    with pytest.raises(ConfigError, match="tolerance: must be from 1% to 100% of the mean"):
+        check_tolerance(tolerance)
+
+
+def test_a_tolerance_is_what_it_was() -> None:
+    assert [check_tolerance(share) for share in (0.01, 0.1, 1)] == [0.01, 0.1, 1]
