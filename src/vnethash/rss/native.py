@@ -80,6 +80,10 @@ class Hasher:
         """Hash in bulk by ``method`` from now on; False if this CPU cannot."""
         return bool(self._lib.vh_bulk_use(self._bulk, method) == 0)
 
+    def report_of(self, kind: ReportType) -> ReportType:
+        """What is reported of packets of a kind: their report type if all types were enabled."""
+        return ReportType(self._rss.rules[kind] & self._lib.VNET_RULE_REPORT)
+
     def classify(self, frame: bytes) -> Classified:
         """Hash, report type and queue of one frame."""
         verdict = self._ffi.new("struct vh_verdict *")
