@@ -66,8 +66,8 @@ class Windows:
         table = np.array([*rss.indirection_table, rss.unclassified_queue], np.intp)
         packets = np.zeros((len(self.starts_ns), rss.queues), np.uint64)
         octets = packets.copy()
-        np.add.at(packets, (slice(None), table), self.packets)
-        np.add.at(octets, (slice(None), table), self.bytes)
+        np.add.at(packets.T, table, self.packets.T)
+        np.add.at(octets.T, table, self.bytes.T)
         return packets, octets
 
 
