@@ -47,11 +47,15 @@ CORE_SOURCES = [
     *["native/resteer.c", "native/guard.c", "native/guest_memory.c", "native/ring.c"],
     *["native/control.c", "native/filter.c", "native/pair.c", "native/pair_receive.c"],
     "native/pair_transmit.c",
-    "native/window.c",
+    *["native/window.c", "native/capture.c", "native/census.c", "native/flows.c"],
+    "native/timeline.c",
 ]
 
 # What Python sees of the core, in the order in which they build on each other.
-CORE_HEADERS = ["native/vnethash.h", "native/bulk.h", "native/core.h", "native/vhost.h"]
+CORE_HEADERS = [
+    *["native/vnethash.h", "native/bulk.h", "native/core.h", "native/vhost.h"],
+    *["native/capture.h", "native/census.h"],
+]
 
 BENCH_SOURCES = ["bench/scalar.c", "bench/tcp.c", "bench/traffic.c", "bench/vhost.c"]
 

@@ -17,6 +17,11 @@ class VnethashError(Exception):
         return self.message
 
 
+def os_reason(error: OSError) -> str:
+    """What the system said, to be put behind a colon."""
+    return (error.strerror or str(error)).lower()
+
+
 class ConfigError(VnethashError, ValueError):
     """A value breaks a rule; ``field`` names the value, ``rule`` the rule."""
 

@@ -80,6 +80,11 @@ class Hasher:
         """Hash in bulk by ``method`` from now on; False if this CPU cannot."""
         return bool(self._lib.vh_bulk_use(self._bulk, method) == 0)
 
+    @property
+    def native(self) -> tuple[Any, Any]:
+        """For calls of the core: struct vh_config and vnet_bulk, good as long as this is."""
+        return self._compiled, self._bulk
+
     def report_of(self, kind: ReportType) -> ReportType:
         """What is reported of packets of a kind: their report type if all types were enabled."""
         return ReportType(self._rss.rules[kind] & self._lib.VNET_RULE_REPORT)

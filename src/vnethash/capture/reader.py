@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-"""Read pcap and pcapng files as a stream; write both.
+"""Read pcap and pcapng files as a stream, a record at a time.
 
 Formats: draft-ietf-opsawg-pcap and draft-ietf-opsawg-pcapng. Nothing is held
 but the frame at hand, lengths are checked before anything is read, and a
@@ -9,55 +9,30 @@ the offset of the record that broke.
 
 import os
 import struct
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Final, Protocol
 
+from vnethash.capture.format import (
+    COMPRESSED,
+    EPB,
+    IDB,
+    LINKTYPE_ETHERNET,
+    MAX_FRAME,
+    OPT_END,
+    OPT_IF_TSOFFSET,
+    OPT_IF_TSRESOL,
+    PB,
+    PCAP_MAGIC,
+    PCAPNG_MAGIC,
+    SPB,
+    CaptureState,
+    Frame,
+    Interface,
+    link_type_name,
+)
 from vnethash.closing import Closing
-from vnethash.errors import CaptureError
-
-LINKTYPE_ETHERNET: Final = 1
-MAX_FRAME: Final = 262144
-"""Longest frame accepted, in bytes: what libpcap and Wireshark take too."""
-
-_LINKTYPE_NAMES: Final = {
-    0: "NULL",
-    1: "ETHERNET",
-    9: "PPP",
-    12: "RAW",
-    101: "RAW",
-    105: "IEEE802_11",
-    108: "LOOP",
-    113: "LINUX_SLL",
-    127: "IEEE802_11_RADIOTAP",
-    189: "USB_LINUX",
-    201: "BLUETOOTH_HCI_H4_WITH_PHDR",
-    220: "USB_LINUX_MMAPPED",
-    228: "IPV4",
-    229: "IPV6",
-    276: "LINUX_SLL2",
-}
-
-# First four bytes of a pcap file: byte order, nanoseconds per tick.
-_PCAP_MAGIC: Final = {
-    b"\xd4\xc3\xb2\xa1": ("<", 1000),
-    b"\xa1\xb2\xc3\xd4": (">", 1000),
-    b"\x4d\x3c\xb2\xa1": ("<", 1),
-    b"\xa1\xb2\x3c\x4d": (">", 1),
-}
-_PCAPNG_MAGIC: Final = b"\x0a\x0d\x0d\x0a"
-_COMPRESSED: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5": "zstd", b"\xfd\x37": "xz", b"BZ": "bzip2"}
-
-_IDB: Final = 0x00000001
-_PB: Final = 0x00000002
-_SPB: Final = 0x00000003
-_EPB: Final = 0x00000006
-_SHB: Final = 0x0A0D0D0A
-
-_OPT_END: Final = 0
-_OPT_COMMENT: Final = 1
-_OPT_IF_TSRESOL: Final = 9
-_OPT_IF_TSOFFSET: Final = 14
+from vnethash.errors import CaptureError, os_reason
 
 # An interface has a handful of short options; longer is damage.
 _MAX_OPTIONS: Final = 262144
@@ -68,28 +43,6 @@ class Readable(Protocol):
     """What a capture is read from: a binary file, a pipe, a BytesIO."""
 
     def read(self, size: int, /) -> bytes: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One captured frame.
-
-    ``index`` counts from 0. ``data`` is what was captured of the
-    ``original_length`` bytes on the wire. ``timestamp_ns`` counts from the
-    Unix epoch; it is None where the file has none (simple packet block).
-    ``link_type`` is a LINKTYPE_ number, 1 for Ethernet.
-    """
-
-    index: int
-    data: bytes
-    original_length: int
-    timestamp_ns: int | None
-    link_type: int
-
-
-def link_type_name(link_type: int) -> str:
-    """Name of a LINKTYPE_ number, or ``unknown``."""
-    return _LINKTYPE_NAMES.get(link_type, "unknown")
 
 
 def require_ethernet(frame: Frame, path: str = "capture") -> None:
@@ -106,10 +59,10 @@ def require_ethernet(frame: Frame, path: str = "capture") -> None:
 class _Source:
     """A byte stream that knows its offset and reports damage with it."""
 
-    def __init__(self, file: Readable, path: str) -> None:
+    def __init__(self, file: Readable, path: str, offset: int = 0) -> None:
         self._file = file
         self.path = path
-        self.offset = 0
+        self.offset = offset
 
     def read(self, size: int) -> bytes:
         """Up to `size` bytes; fewer only at the end of the file."""
@@ -119,7 +72,7 @@ class _Source:
             while len(data) < size and (more := self._file.read(size - len(data))):
                 data += more
         except OSError as e:
-            raise CaptureError(self.path, f"read failed: {_reason(e)}", offset=self.offset) from e
+            raise CaptureError(self.path, f"read failed: {os_reason(e)}", offset=self.offset) from e
         self.offset += len(data)
         return data
 
@@ -155,53 +108,38 @@ class _Source:
 class _Pcap:
     """draft-ietf-opsawg-pcap"""
 
-    def __init__(self, source: _Source, magic: bytes) -> None:
-        order, self._tick_ns = _PCAP_MAGIC[magic]
+    def __init__(self, source: _Source, state: CaptureState) -> None:
         self._source = source
+        self.state = state
+        (self._interface,) = state.interfaces
+        self._record = struct.Struct(state.order + "IIII")
+
+    @classmethod
+    def open(cls, source: _Source, magic: bytes) -> "_Pcap":
+        order, tsresol = PCAP_MAGIC[magic]
         header = source.take(20, "file header", 0)
-        major, minor, _zone, _sigfigs, self._snaplen, network = struct.unpack(
-            order + "HHIIII", header
-        )
+        major, minor, _zone, _sigfigs, snaplen, network = struct.unpack(order + "HHIIII", header)
         if major != 2:
             raise source.damage(f"pcap version {major}.{minor} is not known, only 2.4", 4)
         # The upper half of the field says how long the frame check sequence is.
-        self.link_type: int = network & 0xFFFF
-        self._record = struct.Struct(order + "IIII")
+        interface = Interface(network & 0xFFFF, snaplen, tsresol)
+        return cls(source, CaptureState(False, order, (interface,)))
 
-    def frames(self) -> Iterator[Frame]:
+    def record(self, index: int) -> Frame | None:
         source = self._source
-        index = 0
-        while True:
-            start = source.offset
-            header = source.read(16)
-            if not header:
-                return
-            if len(header) < 16:
-                raise source.damage(
-                    f"truncated record header: file ends {16 - len(header)} bytes too early", start
-                )
-            seconds, ticks, captured, original = self._record.unpack(header)
-            source.check_length(captured, original, self._snaplen, start)
-            data = source.take(captured, "frame", start)
-            timestamp = seconds * 1_000_000_000 + ticks * self._tick_ns
-            yield Frame(index, data, original, timestamp, self.link_type)
-            index += 1
-
-
-@dataclass(frozen=True, slots=True)
-class _Interface:
-    link_type: int
-    snaplen: int
-    tsresol: int
-    tsoffset: int
-
-    def nanoseconds(self, ticks: int) -> int:
-        exponent = self.tsresol & 0x7F
-        if self.tsresol & 0x80:
-            nanoseconds = ticks * 1_000_000_000 >> exponent
-        else:
-            nanoseconds = ticks * 1_000_000_000 // 10**exponent
-        return nanoseconds + self.tsoffset * 1_000_000_000
+        start = source.offset
+        header = source.read(16)
+        if not header:
+            raise EOFError
+        if len(header) < 16:
+            raise source.damage(
+                f"truncated record header: file ends {16 - len(header)} bytes too early", start
+            )
+        seconds, ticks, captured, original = self._record.unpack(header)
+        source.check_length(captured, original, self._interface.snaplen, start)
+        data = source.take(captured, "frame", start)
+        timestamp = seconds * 1_000_000_000 + self._interface.nanoseconds(ticks)
+        return Frame(index, data, original, timestamp, self._interface.link_type)
 
 
 class _Pcapng:
@@ -211,37 +149,44 @@ class _Pcapng:
     header block sets the byte order and forgets the interfaces before it.
     """
 
-    def __init__(self, source: _Source) -> None:
+    def __init__(self, source: _Source, state: CaptureState) -> None:
         self._source = source
-        self._order = "<"
-        self._interfaces: list[_Interface] = []
+        self._order = state.order
+        self._interfaces = list(state.interfaces)
         self._index = 0
-        self._section(0, source.take(4, "section header", 0))
+
+    @classmethod
+    def open(cls, source: _Source) -> "_Pcapng":
+        reader = cls(source, CaptureState(True, "<", ()))
+        reader._section(0, source.take(4, "section header", 0))
         # Read on to the first interface: it says what the frames are. A frame
         # before it would be damage, so nothing is lost by looking here.
-        while not self._interfaces and (block := self._header()) is not None:
-            self._block(*block)
-        self.link_type = self._interfaces[0].link_type if self._interfaces else None
+        with suppress(EOFError):
+            while not reader._interfaces:
+                reader.record(0)
+        return reader
 
-    def frames(self) -> Iterator[Frame]:
-        while (block := self._header()) is not None:
-            frame = self._block(*block)
-            if frame is not None:
-                yield frame
+    @property
+    def state(self) -> CaptureState:
+        return CaptureState(True, self._order, tuple(self._interfaces))
 
-    def _header(self) -> tuple[int, int, int] | None:
-        """Start, type and total length of the next block; None at the end."""
+    def record(self, index: int) -> Frame | None:
+        self._index = index
+        return self._block(*self._header())
+
+    def _header(self) -> tuple[int, int, int]:
+        """Start, type and total length of the next block; EOFError at the end."""
         source = self._source
         while True:
             start = source.offset
             raw = source.read(8)
             if not raw:
-                return None
+                raise EOFError
             if len(raw) < 8:
                 raise source.damage(
                     f"truncated block header: file ends {8 - len(raw)} bytes too early", start
                 )
-            if raw[:4] == _PCAPNG_MAGIC:
+            if raw[:4] == PCAPNG_MAGIC:
                 # Its length is in the byte order that its body announces.
                 self._section(start, raw[4:])
                 continue
@@ -280,17 +225,15 @@ class _Pcapng:
     def _block(self, start: int, kind: int, length: int) -> Frame | None:
         body = length - 12
         frame = None
-        if kind == _IDB:
+        if kind == IDB:
             self._interface(start, body)
-        elif kind in (_EPB, _PB):
-            frame = self._packet(start, body, obsolete=kind == _PB)
-        elif kind == _SPB:
+        elif kind in (EPB, PB):
+            frame = self._packet(start, body, obsolete=kind == PB)
+        elif kind == SPB:
             frame = self._simple(start, body)
         else:
             self._source.skip(body, "block", start)
         self._trailer(start, length)
-        if frame is not None:
-            self._index += 1
         return frame
 
     def _interface(self, start: int, body: int) -> None:
@@ -304,16 +247,16 @@ class _Pcapng:
         while at + 4 <= body:
             code, size = struct.unpack_from(self._order + "HH", raw, at)
             at += 4
-            if code == _OPT_END:
+            if code == OPT_END:
                 break
             if at + size > body:
                 raise source.damage(f"interface option {code} overruns its block", start)
-            if code == _OPT_IF_TSRESOL and size >= 1:
+            if code == OPT_IF_TSRESOL and size >= 1:
                 tsresol = raw[at]
-            elif code == _OPT_IF_TSOFFSET and size >= 8:
+            elif code == OPT_IF_TSOFFSET and size >= 8:
                 (tsoffset,) = struct.unpack_from(self._order + "q", raw, at)
             at += size + -size % 4
-        self._interfaces.append(_Interface(link_type, snaplen, tsresol, tsoffset))
+        self._interfaces.append(Interface(link_type, snaplen, tsresol, tsoffset))
 
     def _packet(self, start: int, body: int, *, obsolete: bool) -> Frame:
         """Enhanced packet block, or the packet block it replaced."""
@@ -349,7 +292,7 @@ class _Pcapng:
         source.skip(body - 4 - captured, "packet block", start)
         return Frame(self._index, data, original, None, interface.link_type)
 
-    def _interface_of(self, number: int, start: int) -> _Interface:
+    def _interface_of(self, number: int, start: int) -> Interface:
         if number >= len(self._interfaces):
             raise self._source.damage(f"frame of interface {number}, which is not described", start)
         return self._interfaces[number]
@@ -364,26 +307,39 @@ class Capture(Closing):
     `CaptureError` where the file is damaged, after every frame before it.
     """
 
-    def __init__(self, file: Readable, path: str, *, owned: bool, size: int | None) -> None:
+    def __init__(
+        self,
+        file: Readable,
+        path: str,
+        *,
+        owned: bool = False,
+        size: int | None = None,
+        state: CaptureState | None = None,
+        offset: int = 0,
+    ) -> None:
         self._file = file
         self._owned = owned
-        self._source = _Source(file, path)
+        self._source = _Source(file, path, offset)
+        self._index = 0
         self.path = path
         self.size = size
         """Bytes in the file; None if it is a pipe or not known."""
-        reader = self._open()
-        self.link_type: int | None = reader.link_type
-        self._frames = reader.frames()
+        self._reader = self._open() if state is None else self._resume(state)
+        interfaces = self.state.interfaces
+        self.link_type: int | None = interfaces[0].link_type if interfaces else None
+
+    def _resume(self, state: CaptureState) -> _Pcap | _Pcapng:
+        return (_Pcapng if state.is_pcapng else _Pcap)(self._source, state)
 
     def _open(self) -> _Pcap | _Pcapng:
         magic = self._source.read(4)
-        if magic in _PCAP_MAGIC:
-            return _Pcap(self._source, magic)
-        if magic == _PCAPNG_MAGIC:
-            return _Pcapng(self._source)
+        if magic in PCAP_MAGIC:
+            return _Pcap.open(self._source, magic)
+        if magic == PCAPNG_MAGIC:
+            return _Pcapng.open(self._source)
         if not magic:
             raise CaptureError(self.path, "not a capture: the file is empty")
-        packer = _COMPRESSED.get(magic[:2])
+        packer = COMPRESSED.get(magic[:2])
         raise CaptureError(
             self.path,
             f"not a capture: it starts with {magic.hex(' ')}",
@@ -394,24 +350,41 @@ class Capture(Closing):
         )
 
     @property
+    def state(self) -> CaptureState:
+        """What to read on with from `offset`, in another Capture."""
+        return self._reader.state
+
+    @property
     def offset(self) -> int:
         """Bytes read so far."""
         return self._source.offset
 
+    def record(self) -> Frame | None:
+        """The next record: a frame, or None for any other. Raises EOFError behind the last."""
+        frame = self._reader.record(self._index)
+        self._index += frame is not None
+        return frame
+
+    def passed(self, size: int, frames: int) -> None:
+        """Somebody else has read the next ``size`` bytes, records with so many frames."""
+        self._source.offset += size
+        self._index += frames
+
     def __iter__(self) -> Iterator[Frame]:
-        return self._frames
+        return self
 
     def __next__(self) -> Frame:
-        return next(self._frames)
+        try:
+            while (frame := self.record()) is None:
+                pass
+        except EOFError:
+            raise StopIteration from None
+        return frame
 
     def close(self) -> None:
         """Close the file, if `open_capture` opened it. Harmless twice."""
         if self._owned:
             self._file.close()  # type: ignore[attr-defined]
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
 
 
 def open_capture(source: str | os.PathLike[str] | Readable) -> Capture:
@@ -426,7 +399,7 @@ def open_capture(source: str | os.PathLike[str] | Readable) -> Capture:
     try:
         file = open(path, "rb")  # noqa: SIM115 - the Capture closes it
     except OSError as e:
-        raise CaptureError(path, f"cannot open: {_reason(e)}") from e
+        raise CaptureError(path, f"cannot open: {os_reason(e)}") from e
     except ValueError as e:
         raise CaptureError(path, f"cannot open: {e}") from e
     try:
@@ -435,88 +408,3 @@ def open_capture(source: str | os.PathLike[str] | Readable) -> Capture:
     except BaseException:
         file.close()
         raise
-
-
-def write_pcap(
-    path: str | os.PathLike[str],
-    frames: Iterable[Frame | bytes],
-    *,
-    link_type: int = LINKTYPE_ETHERNET,
-) -> int:
-    """Write a little-endian pcap file with nanoseconds; returns how many frames.
-
-    A `Frame` keeps its timestamp and original length; plain bytes are
-    stamped one microsecond apart from 0. Raises `CaptureError` if the file
-    cannot be written or a frame does not fit the format.
-    """
-    name = os.fspath(path)
-    count = 0
-    try:
-        with open(path, "wb") as file:
-            file.write(struct.pack("<IHHIIII", 0xA1B23C4D, 2, 4, 0, 0, MAX_FRAME, link_type))
-            for frame in frames:
-                if isinstance(frame, Frame):
-                    data, original = frame.data, frame.original_length
-                    timestamp = frame.timestamp_ns or 0
-                    if frame.link_type != link_type:
-                        raise CaptureError(
-                            name,
-                            f"frame {count} has link type {frame.link_type}, the file {link_type}",
-                        )
-                else:
-                    data, original, timestamp = frame, len(frame), count * 1000
-                if len(data) > MAX_FRAME:
-                    raise CaptureError(
-                        name, f"frame {count} of {len(data)} bytes is over {MAX_FRAME}"
-                    )
-                seconds, nanoseconds = divmod(timestamp, 1_000_000_000)
-                if not (0 <= seconds < 1 << 32 and 0 <= original < 1 << 32):
-                    raise CaptureError(name, f"frame {count} does not fit in a pcap record")
-                file.write(struct.pack("<IIII", seconds, nanoseconds, len(data), original))
-                file.write(data)
-                count += 1
-    except OSError as e:
-        raise CaptureError(name, f"cannot write: {_reason(e)}") from e
-    return count
-
-
-def pcapng_blocks(frames: Iterable[tuple[Frame, str]]) -> Iterator[bytes]:
-    """A little-endian pcapng file of frames with a comment each, block by block.
-
-    It has an interface for each link type, with nanoseconds. Comments are what
-    Wireshark shows as ``frame.comment``; an empty one is left out.
-    """
-    yield _pcapng_block(_SHB, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1))
-    interfaces: dict[int, int] = {}
-    for frame, comment in frames:
-        if frame.link_type not in interfaces:
-            interfaces[frame.link_type] = len(interfaces)
-            described = struct.pack("<HHI", frame.link_type, 0, MAX_FRAME)
-            options = _pcapng_option(_OPT_IF_TSRESOL, b"\x09") + _pcapng_option(_OPT_END, b"")
-            yield _pcapng_block(_IDB, described + options)
-        timestamp = frame.timestamp_ns or 0
-        fixed = struct.pack(
-            "<IIIII",
-            interfaces[frame.link_type],
-            timestamp >> 32,
-            timestamp & 0xFFFFFFFF,
-            len(frame.data),
-            frame.original_length,
-        )
-        options = b""
-        if comment:
-            options = _pcapng_option(_OPT_COMMENT, comment.encode()) + _pcapng_option(_OPT_END, b"")
-        yield _pcapng_block(_EPB, fixed + _to_words(frame.data) + options)
-
-
-def _pcapng_block(kind: int, body: bytes) -> bytes:
-    length = struct.pack("<I", len(body) + 12)
-    return struct.pack("<I", kind) + length + body + length
-
-
-def _pcapng_option(code: int, value: bytes) -> bytes:
-    return struct.pack("<HH", code, len(value)) + _to_words(value)
-
-
-def _to_words(data: bytes) -> bytes:
-    return data + bytes(-len(data) % 4)
