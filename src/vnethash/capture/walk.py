@@ -175,7 +175,7 @@ class _Memory:
         if self.start:
             self._bytes[:unread] = self.unread.copy()
         self.start, self._end = 0, unread
-        more = self._read_into(memoryview(self._bytes)[unread:]) if unread < len(self._bytes) else 0
+        more = self._read_into(self._bytes.data[unread:]) if unread < len(self._bytes) else 0
         self._end += more
         return more > 0
 
