@@ -35,6 +35,7 @@ class Census:
         if not 1 <= window_ns <= WINDOW_NS_MAX:
             raise ConfigError("window", f"must be from 1 ns to a day, not {window_ns} ns")
         self.rss = rss
+        self._window_ns = window_ns
         self._ffi, self._lib = core()
         self._hasher = Hasher(rss)
         census = self._lib.vh_census_new(*self._hasher.native, window_ns)
@@ -44,7 +45,7 @@ class Census:
 
     @property
     def packets(self) -> int:
-        """Packets counted so far, those of flows from tables aside."""
+        """Packets of frames counted so far."""
         return int(self._counted.frames)
 
     @property
@@ -98,6 +99,8 @@ class Census:
         windows = analysis.windows
         if windows is None:
             raise ConfigError("windows", "are missing: they are not known under another key")
+        if windows.shortest_ns != self._window_ns:
+            raise ConfigError("windows", "of analyses to add up were not of one length at first")
         rows = zip(windows.starts_ns.tolist(), windows.packets, windows.bytes, strict=True)
         untimed = (self._lib.VH_NO_TIME, windows.untimed_packets, windows.untimed_bytes)
         for start, packets, octets in (*rows, untimed):
@@ -109,11 +112,10 @@ class Census:
                 start,
                 self._ffi.from_buffer("struct vnet_traffic[]", traffic),
             )
-            _check("windows", error, "of the analyses to add up were not of one length at first")
+            _check("windows", error, f"cannot be: {start} ns and {windows.length_ns} ns long")
         self._add_flows(_rows("flows", analysis.flows, FLOW_DTYPE), self._ffi.NULL)
         counted = self._counted
         counted.captured_short += analysis.captured_short
-        counted.frames += sum(source.packets for source in analysis.sources)
         for reason in Reason:
             if reason is not Reason.TYPE_OFF:  # those are flows
                 packets, octets = analysis.unhashed[reason].tolist()
@@ -137,7 +139,13 @@ class Census:
         )
         packets, octets = (np.ascontiguousarray(traffic[name]) for name in ("packets", "bytes"))
         windows = Windows(
-            size.window_ns, starts, packets[:-1], octets[:-1], packets[-1], octets[-1]
+            length_ns=size.window_ns,
+            shortest_ns=self._window_ns,
+            starts_ns=starts,
+            packets=packets[:-1],
+            bytes=octets[:-1],
+            untimed_packets=packets[-1],
+            untimed_bytes=octets[-1],
         )
         counted = self._counted
         unhashed = [[reason.packets, reason.bytes] for reason in counted.unhashed]
@@ -162,8 +170,9 @@ def merge(analyses: Iterable[Analysis]) -> Analysis:
     sources: list[Source] = []
     for analysis in analyses:
         if census is None:
-            length = analysis.windows.length_ns if analysis.windows else DEFAULT_WINDOW_NS
-            census = Census(analysis.rss, window_ns=length)
+            windows = analysis.windows
+            window_ns = windows.shortest_ns if windows else DEFAULT_WINDOW_NS
+            census = Census(analysis.rss, window_ns=window_ns)
         census.absorb(analysis)
         sources += analysis.sources
     if census is None:

@@ -52,6 +52,8 @@ class Windows:
     """
 
     length_ns: int
+    shortest_ns: int
+    """How long they were before they became too many."""
     starts_ns: NDArray[np.int64]
     """Shape (n,)."""
     packets: Counts
