@@ -76,6 +76,8 @@ enum link_type {
 	LINK_SLL2 = 276,
 };
 
+#define LLC 4 /* ETH_P_802_2: what there is instead of an EtherType */
+
 /* Leave out what comes before the part that the dissector knows. */
 static void skip(struct vnet_frame *frame, __u32 bytes, int is_l3)
 {
@@ -87,13 +89,41 @@ static void skip(struct vnet_frame *frame, __u32 bytes, int is_l3)
 }
 
 /*
+ * 20 bytes with the EtherType in the first two, behind which there may be tags
+ * as in Ethernet. Left is the IP packet, or nothing if it is none. Returns the
+ * EtherType if it is another.
+ */
+static __u16 open_sll2(struct vnet_frame *frame)
+{
+	const __u8 *at = vnet_at(frame, 0, 20);
+	__u16 type = at ? vnet_be16(at) : VNET_IPV4;
+	__u32 offset = 20, version;
+	struct vnet_l3 l3;
+
+	for (__u32 tags = 0; tags < 2 && vnet_is_tag(type); tags++) {
+		at = vnet_at(frame, offset, 4);
+		type = at ? vnet_be16(at + 2) : VNET_IPV4;
+		offset += 4;
+	}
+	if (type < VNET_TYPE_MIN) {
+		l3 = vnet_find_snap(frame, offset);
+		type = l3.type;
+		offset = l3.offset;
+	}
+	if (type != VNET_IPV4 && type != VNET_IPV6)
+		return type < VNET_TYPE_MIN ? LLC : type;
+	version = type == VNET_IPV4 ? 4 : 6;
+	at = vnet_at(frame, offset, 1);
+	skip(frame, at && at[0] >> 4 == version ? offset : frame->length, 1);
+	return 0;
+}
+
+/*
  * A frame as the dissector takes it, Ethernet or IP; or the EtherType, if it is
  * clear already that there is no IP packet in it. Returns 0 for other link types.
  */
 static inline int open_frame(struct vnet_frame *frame, __u16 link_type, __u16 *other)
 {
-	__u16 type;
-
 	*other = 0;
 	if (link_type == LINK_ETHERNET)
 		return 1;
@@ -112,14 +142,8 @@ static inline int open_frame(struct vnet_frame *frame, __u16 link_type, __u16 *o
 	case LINK_SLL: /* 16 bytes, and the EtherType in the last two, as in Ethernet's 14 */
 		skip(frame, 2, 0);
 		return 1;
-	case LINK_SLL2: /* 20 bytes, and the EtherType in the first two */
-		type = frame->length >= 20 ? vnet_be16(frame->data) : VNET_IPV4;
-		if (type == VNET_IPV4 || type == VNET_IPV6)
-			skip(frame, 20, 1);
-		else if (vnet_is_tag(type)) /* the next type is where Ethernet's would be */
-			skip(frame, 22 - 12, 0);
-		else
-			*other = type;
+	case LINK_SLL2:
+		*other = open_sll2(frame);
 		return 1;
 	}
 	return 0;
@@ -134,13 +158,23 @@ static void count_unhashed(struct vh_census *census, enum vh_reason reason,
 	unhashed->bytes += traffic.bytes;
 }
 
+/* Whether the frame ends before its EtherType: behind at most two tags. */
+static int is_cut(const struct vnet_frame *frame)
+{
+	const __u8 *type = vnet_at(frame, 12, 2);
+
+	for (__u32 tags = 1; type && vnet_is_tag(vnet_be16(type)) && tags <= 2; tags++)
+		type = vnet_at(frame, 12 + 4 * tags, 2);
+	return !type;
+}
+
 /* A frame in which no IP header was found. */
 static void count_other(struct vh_census *census, const struct vnet_frame *frame, __u16 type,
 			struct vnet_traffic traffic)
 {
 	if (!type) {
 		type = vnet_frame_l3(frame).type;
-		if (type == VNET_IPV4 || type == VNET_IPV6 || frame->is_l3 || frame->length < 14) {
+		if (type == VNET_IPV4 || type == VNET_IPV6 || frame->is_l3 || is_cut(frame)) {
 			count_unhashed(census, VH_REASON_BROKEN_IP, traffic);
 			return;
 		}

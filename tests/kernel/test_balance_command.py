@@ -20,7 +20,8 @@ from tests.kernel import flows
 from tests.kernel.pins import own_bpffs
 from tests.kernel.test_adaptive import skewed
 from vnethash.cli import main
-from vnethash.cli.balance import parse_duration, parse_share
+from vnethash.cli.balance import parse_share
+from vnethash.cli.options import parse_duration
 from vnethash.errors import ConfigError
 from vnethash.kernel import link
 from vnethash.kernel.netns import Namespace

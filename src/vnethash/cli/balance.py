@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vnethash.cli.options import JsonOption
+from vnethash.cli.options import JsonOption, parse_duration
 from vnethash.cli.output import console, emit_json
 from vnethash.cli.rss_change import TapArgument
 from vnethash.errors import ConfigError
@@ -21,10 +21,7 @@ if TYPE_CHECKING:
 
     from vnethash.balancer import Balancer, Step
 
-_DURATION = re.compile(r"(\d+\.?\d*|\.\d+)(ms|s|m)?")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, None: 1.0}
 _SHARE = re.compile(r"(\d+\.?\d*|\.\d+)(%?)")
-_SHORTEST = 0.01
 _BAR = 30
 """Columns of a bar for a queue that has twice the mean."""
 
@@ -71,19 +68,6 @@ def balance_command(
         balancer = Balancer(attached, tolerance=share, by=by, dry_run=dry_run)
         steps = _steps(balancer, seconds, stop, once=once)
         _show(tap, steps, dry_run=dry_run, as_json=json)
-
-
-def parse_duration(text: str) -> float:
-    """Seconds of ``1``, ``0.5s``, ``200ms`` or ``2m``. Raises ConfigError."""
-    match = _DURATION.fullmatch(text.strip())
-    seconds = float(match[1]) * _SECONDS[match[2]] if match else 0.0
-    if not _SHORTEST <= seconds <= 86400:
-        raise ConfigError(
-            "interval",
-            f"must be from 10ms to a day, not {text!r}",
-            hint="write seconds, or a number with ms, s or m, for example 500ms",
-        )
-    return seconds
 
 
 def parse_share(text: str) -> float:

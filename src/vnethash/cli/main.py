@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from vnethash.cli.analyze import analyze_command
 from vnethash.cli.attach import attach_command
 from vnethash.cli.balance import balance_command
 from vnethash.cli.bench import bench_command
@@ -121,6 +122,13 @@ _register(
     "vnethash replay capture.pcapng --queues 8 --types tcpv4,ipv4 --json",
     "vnethash replay capture.pcap --engine software --reporting off",
     "tcpdump -w - -c 100 | vnethash replay - --engine native",
+)
+_register(
+    "analyze",
+    analyze_command,
+    "vnethash analyze capture.pcap --queues 8",
+    "vnethash analyze captures/ more.pcapng.zst --config rss.json --json",
+    "tcpdump -i eth0 -w - -c 100000 | vnethash analyze - --window 10ms --windows",
 )
 _register(
     "bench",

@@ -2,6 +2,7 @@
 """Options that several commands share, and the RSS configuration they make."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from vnethash.rss.config import RssConfig
 
 DEFAULT_QUEUES = 4
+
+_DURATION = re.compile(r"(\d+\.?\d*|\.\d+)(us|ms|s|m)?", re.ASCII)
+_SECONDS = {"us": 1e-6, "ms": 0.001, "s": 1.0, "m": 60.0, None: 1.0}
 
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print JSON, one object a line; errors too, on stderr.")
@@ -111,6 +115,23 @@ def parse_indirection(text: str) -> tuple[int, ...]:
             )
         entries.append(int(item))
     return tuple(entries)
+
+
+def parse_duration(text: str, option: str = "interval", shortest: str = "10ms") -> float:
+    """Seconds of ``1``, ``0.5s``, ``200ms``, ``50us`` or ``2m``. Raises ConfigError."""
+    seconds = _seconds(text)
+    if seconds is None or not (_seconds(shortest) or 0) <= seconds <= 86400:
+        raise ConfigError(
+            option,
+            f"must be from {shortest} to a day, not {text!r}",
+            hint="write seconds, or a number with us, ms, s or m, for example 500ms",
+        )
+    return seconds
+
+
+def _seconds(text: str) -> float | None:
+    match = _DURATION.fullmatch(text.strip())
+    return float(match[1]) * _SECONDS[match[2]] if match else None
 
 
 def read_text(option: str, file: Path) -> str:

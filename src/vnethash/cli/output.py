@@ -89,23 +89,35 @@ def print_failure(error: VnethashError, *, as_json: bool) -> None:
 
 
 @contextmanager
-def progress(description: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+def progress(
+    description: str, total: int | None = None, *, in_bytes: bool = False
+) -> Iterator[Callable[[int], None]]:
     """A progress bar on stderr while the block runs, if stderr is a terminal.
 
     Yields a function that takes how far the work has come, in the unit of
-    `total`; without a total the bar only shows that something moves.
+    `total`; without a total the bar only shows that something moves. For bytes
+    it shows how many a second and the time that is left as well.
     """
     if not sys.stderr.isatty():
         yield lambda completed: None
         return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total}" if total is not None else "{task.completed}"),
-        TimeElapsedColumn(),
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        ProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
     )
+
+    columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn()]
+    if in_bytes:
+        columns += [DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()]
+    else:
+        done = "{task.completed}/{task.total}" if total is not None else "{task.completed}"
+        columns += [TextColumn(done), TimeElapsedColumn()]
     # The bar takes sys.stdout over to write above itself: right on a terminal,
     # but a file or a pipe must get its lines.
     bar_above = sys.stdout.isatty()

@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+"""``vnethash analyze``: which queues the flows of captures land on, and how evenly."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vnethash.cli.options import (
+    ConfigOption,
+    IndirectionOption,
+    JsonOption,
+    KeyOption,
+    QueuesOption,
+    TunnelsOption,
+    TypesOption,
+    UnclassifiedOption,
+    config_from_options,
+    parse_duration,
+)
+from vnethash.cli.output import console, emit_json, print_error, progress
+from vnethash.stats import Measure
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from vnethash.analysis import Analysis, Load, Source
+    from vnethash.analysis.local import Progress
+    from vnethash.rss.config import RssConfig
+
+FilesArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="FILE...",
+        help="Captures (pcap, pcapng; compressed with gzip, zstd, xz or bzip2 as well), folders "
+        "of them, or - for standard input.",
+        show_default=False,
+    ),
+]
+WindowOption = Annotated[
+    str,
+    typer.Option(
+        "--window",
+        "-w",
+        metavar="TIME",
+        help="Length of windows of time, such as 500us, 10ms, 1s, 5m; they become longer if "
+        "there are too many.",
+    ),
+]
+JobsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs", "-j", metavar="N", min=1, help="Files to read at once (default: a file a CPU)."
+    ),
+]
+ByOption = Annotated[
+    Measure,
+    typer.Option("--by", "-b", case_sensitive=False, help="What load is counted in."),
+]
+
+_BAR = 30
+_ETHER_TYPES_SHOWN = 5
+_REASONS = {
+    "not_ip": "not IP",
+    "broken_ip": "IP header cut short or malformed",
+    "type_off": "hash type not enabled",
+    "link_type": "link type without IP",
+}
+_ETHER_TYPES = {
+    0x0000: "LLC or none",
+    0x0806: "ARP",
+    0x8035: "RARP",
+    0x8808: "flow control",
+    0x8809: "LACP",
+    0x8847: "MPLS",
+    0x8863: "PPPoE discovery",
+    0x8864: "PPPoE",
+    0x888E: "EAPOL",
+    0x88CC: "LLDP",
+    0x88F7: "PTP",
+}
+
+
+def analyze_command(
+    files: FilesArgument,
+    queues: QueuesOption = None,
+    key: KeyOption = None,
+    types: TypesOption = None,
+    indirection: IndirectionOption = None,
+    unclassified: UnclassifiedOption = None,
+    tunnels: TunnelsOption = None,
+    config: ConfigOption = None,
+    by: ByOption = Measure.PACKETS,
+    window: WindowOption = "1ms",
+    jobs: JobsOption = None,
+    top: Annotated[
+        int,
+        typer.Option("--top", "-n", metavar="N", min=0, help="How many of the heaviest flows."),
+    ] = 10,
+    buckets: Annotated[
+        bool, typer.Option("--buckets", help="Show each entry of the indirection table.")
+    ] = False,
+    windows: Annotated[
+        bool, typer.Option("--windows", help="Show the load of the queues in each window.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Where the flows of captures land under an RSS configuration. Needs no rights.
+
+    Tells packets, bytes and flows of each queue, how even they are and over time,
+    report types, what was not hashed and why, and the heaviest flows. A file that
+    is damaged counts as far as it can be read; the others are read on, and the
+    exit code is 1.
+    """
+    from vnethash.analysis.summary import summary
+
+    rss = config_from_options(queues, key, types, indirection, unclassified, config, tunnels)
+    analysis = analyze_with_progress(files, rss, window=window, jobs=jobs)
+    if json:
+        emit_json(summary(analysis, by=by, flows=top, windows=windows))
+    else:
+        _show(analysis, by, top, buckets=buckets, windows=windows)
+    tell_failures(analysis, as_json=json)
+
+
+def analyze_with_progress(
+    files: list[str], rss: "RssConfig", *, window: str, jobs: int | None
+) -> "Analysis":
+    """The analysis of files named on the command line, with a progress bar."""
+    from vnethash.analysis.files import find_files
+    from vnethash.analysis.local import analyze_files
+
+    window_ns = round(parse_duration(window, "window", "1us") * 1e9)
+    found = find_files(files)
+    sizes = [file.size for file in found]
+    total = None if None in sizes else sum(size or 0 for size in sizes)
+    with _progress(files, total) as tell:
+        return analyze_files(found, rss, jobs=jobs, window_ns=window_ns, progress=tell)
+
+
+def tell_failures(analysis: "Analysis", *, as_json: bool) -> None:
+    """Say which files were not read to their end, if any; exit with 1 then."""
+    if not analysis.failed:
+        return
+    console().file.flush()
+    for source in analysis.failed:
+        print_error(_failure(source), kind="CaptureError", hint=None, as_json=as_json)
+    raise typer.Exit(1)
+
+
+def _failure(source: "Source") -> str:
+    where = f" at byte {source.offset}" if source.offset is not None else ""
+    kept = f"; the {source.packets:,} packets before count" if source.packets else ""
+    return f"{source.path}: {source.error}{where}{kept}"
+
+
+@contextmanager
+def _progress(files: list[str], total: int | None) -> "Iterator[Progress]":
+    name = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
+    done = 0
+    with progress(f"analysing {name}", total, in_bytes=True) as advance:
+
+        def tell(read: int, _packets: int) -> None:
+            nonlocal done
+            done += read
+            advance(done)
+
+        yield tell
+
+
+def _show(analysis: "Analysis", by: Measure, top: int, *, buckets: bool, windows: bool) -> None:
+    out = console()
+    out.print(_headline(analysis))
+    out.print()
+    out.print(load_table("queue", analysis.by_queue, by))
+    out.print(_evenness(analysis, by))
+    if buckets:
+        out.print()
+        out.print(load_table("bucket", analysis.by_bucket, by, analysis.rss.indirection_table))
+    if windows:
+        out.print()
+        out.print(_windows(analysis, by))
+    out.print()
+    out.print(_reports(analysis))
+    if analysis.unhashed.any():
+        out.print()
+        out.print(_unhashed(analysis))
+    if top and len(analysis.flows):
+        out.print()
+        out.print(_flows(analysis, by, top))
+
+
+def load_table(
+    name: str, load: "Load", by: Measure, queues: "Sequence[int] | None" = None
+) -> "Table":
+    """Packets, bytes and flows in rows, with a bar of what load is counted in."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for heading in (name, *(["queue"] if queues else []), *load._fields, "of the mean"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    loads = getattr(load, by.value)
+    mean = float(loads.mean()) or 1.0
+    widest = max(float(loads.max()) / mean, 1.0)
+    for number, row in enumerate(zip(*(amounts.tolist() for amounts in load), strict=True)):
+        share = float(loads[number]) / mean
+        bar = Text("█" * round(share / widest * _BAR), style="green" if share < 1.25 else "yellow")
+        queue = [str(queues[number])] if queues else []
+        table.add_row(str(number), *queue, *(f"{n:,}" for n in row), f"{share:.0%}", bar)
+    return table
+
+
+def _headline(analysis: "Analysis") -> str:
+    files = len(analysis.sources)
+    text = (
+        f"{analysis.packets:,} packets, {analysis.bytes:,} bytes, {len(analysis.flows):,} flows "
+        f"in {files} file{'' if files == 1 else 's'}"
+    )
+    windows = analysis.windows
+    if windows is not None and len(windows.starts_ns):
+        first, last = windows.starts_ns[0], windows.starts_ns[-1] + windows.length_ns
+        text += f", {_time(first)} to {_time(last)}"
+    if analysis.captured_short:
+        text += f"; {analysis.captured_short:,} packets captured short"
+    return text
+
+
+def _time(nanoseconds: int) -> str:
+    """UTC, to the microsecond; any time from 1823 to 2116."""
+    since = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(nanoseconds) // 1000)
+    return since.isoformat(sep=" ", timespec="milliseconds").removesuffix("+00:00")
+
+
+def format_ns(nanoseconds: int) -> str:
+    """A length of time in its largest unit of which it has one or more: ``200 ms``."""
+    for unit, size in (("s", 10**9), ("ms", 10**6), ("us", 10**3)):
+        if nanoseconds >= size:
+            return f"{nanoseconds / size:g} {unit}"
+    return f"{nanoseconds} ns"
+
+
+def _evenness(analysis: "Analysis", by: Measure) -> str:
+    import numpy as np
+
+    from vnethash.analysis.statistics import evenness, over_time
+
+    even = evenness(getattr(analysis.by_queue, by.value))
+    text = (
+        f"by {by.value}: busiest queue {even.imbalance:.2f} times the mean, "
+        f"coefficient of variation {even.variation:.2f}"
+    )
+    course = over_time(analysis, by)
+    if len(course.imbalances) > 1 and analysis.windows is not None:
+        text += (
+            f"\nin windows of {format_ns(analysis.windows.length_ns)}: "
+            f"median {np.median(course.imbalances):.2f}, "
+            f"worst {course.imbalances.max():.2f} at {_time(course.worst_ns)}"
+        )
+    return text
+
+
+def _windows(analysis: "Analysis", by: Measure) -> "Table":
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("window")
+    for queue in range(analysis.rss.queues):
+        table.add_column(str(queue), justify="right")
+    table.add_column("of the mean", justify="right")
+    if analysis.windows is not None:
+        loads = analysis.windows.by_queue(analysis.rss)[by is Measure.BYTES]
+        for start, row in zip(analysis.windows.starts_ns.tolist(), loads, strict=True):
+            busiest = row.max() / (row.mean() or 1.0)
+            table.add_row(_time(start), *(f"{n:,}" for n in row.tolist()), f"{busiest:.0%}")
+    return table
+
+
+def _reports(analysis: "Analysis") -> "Table":
+    from vnethash.virtio.hash_types import ReportType
+
+    table = _table("report type", "packets", "bytes", "flows")
+    for report, *row in zip(ReportType, *analysis.by_report, strict=True):
+        if row[0]:
+            table.add_row(report.name, *(f"{int(n):,}" for n in row))
+    return table
+
+
+def _unhashed(analysis: "Analysis") -> "Table":
+    from vnethash.analysis import Reason
+
+    table = _table("not hashed", "packets", "bytes")
+    for reason, (packets, octets) in zip(Reason, analysis.unhashed.tolist(), strict=True):
+        if packets:
+            table.add_row(_REASONS[reason.name.lower()], f"{packets:,}", f"{octets:,}")
+        if reason is Reason.NOT_IP:
+            most = sorted(analysis.ether_types.items(), key=lambda item: (-item[1], item[0]))
+            for number, count in most[:_ETHER_TYPES_SHOWN]:
+                name = _ETHER_TYPES.get(number, f"EtherType {number:#06x}")
+                table.add_row(f"  {name}", f"{count:,}", "")
+    return table
+
+
+def _flows(analysis: "Analysis", by: Measure, top: int) -> "Table":
+    from vnethash.analysis.flows import flow_text
+    from vnethash.analysis.summary import heaviest
+
+    table = _table("flow", "packets", "bytes", "share", "hash", "bucket", "queue")
+    total = max(analysis.packets if by is Measure.PACKETS else analysis.bytes, 1)
+    for number in heaviest(analysis.flows, top, by):
+        flow = analysis.flows[number]
+        hashed = [f"{flow['hash_value']:#010x}", f"{analysis.flow_buckets[number]}"]
+        table.add_row(
+            flow_text(flow),
+            f"{flow['packets']:,}",
+            f"{flow['bytes']:,}",
+            f"{int(flow[by.value]) / total:.1%}",
+            *(hashed if flow["report"] else ("-", "-")),
+            f"{analysis.flow_queues[number]}",
+        )
+    return table
+
+
+def _table(first: str, *others: str) -> "Table":
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column(first, overflow="fold")
+    for heading in others:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
