@@ -57,7 +57,10 @@ CORE_HEADERS = [
     *["native/capture.h", "native/census.h"],
 ]
 
-BENCH_SOURCES = ["bench/scalar.c", "bench/tcp.c", "bench/traffic.c", "bench/vhost.c"]
+BENCH_SOURCES = [
+    *["bench/scalar.c", "bench/capture.c", "bench/tcp.c", "bench/traffic.c"],
+    "bench/vhost.c",
+]
 
 # How kernels of the lab take the hash, by engine: VNET_WAY of native/bpf.h.
 LAB_WAYS = {"tun-kfunc": 1, "tun-progtype": 2, "tun-cb": 3}
