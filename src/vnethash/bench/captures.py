@@ -117,7 +117,7 @@ def _others(folder: Path, packets: int) -> dict[str, Work]:
     many = _write(folder / "many.pcap", packets, flows)
     long = _write(folder / "long.pcap", packets // 10, _FLOWS, _LONG)
     small = folder / "small.pcap"
-    works = {
+    works: dict[str, Work] = {
         "a million flows": partial(_analyze, many, packets),
         "1514 B": partial(_analyze, long, packets // 10),
     }
