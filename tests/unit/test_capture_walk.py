@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.effort import examples
 from tests.unit import test_capture as make
 from vnethash.capture import Frame, open_capture, write_pcap
 from vnethash.capture.reader import Readable
@@ -108,13 +109,13 @@ def pcapngs(draw: st.DrawFn) -> bytes:
 CAPTURES = pcaps() | pcapngs()
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(CAPTURES, st.integers(64, 400))
 def test_what_the_reader_finds(data: bytes, block: int) -> None:
     assert by_walker(io.BytesIO(data), block) == by_reader(data)
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(
     CAPTURES,
     st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), max_size=4),
@@ -173,7 +174,7 @@ def test_many_frames_are_found_in_many_blocks(tmp_path: Path) -> None:
     assert lengths.tolist() == [len(frame) for frame in frames]
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(CAPTURES)
 def test_reading_on_between_any_two_records(data: bytes) -> None:
     whole = by_reader(data)

@@ -15,6 +15,7 @@ from tests import reference_census
 from tests.differential.dice import Dice
 from tests.differential.generate import frame as any_frame
 from tests.differential.generate import l3_frame
+from tests.effort import examples
 from vnethash.analysis import FLOW_DTYPE, Analysis, Census, Reason, merge
 from vnethash.analysis.flows import endpoints, flow_text, hash_flows
 from vnethash.capture import Frame
@@ -115,7 +116,7 @@ def test_what_the_reference_counts(number: int) -> None:
     reference_census.compare(analysis, reference_census.count(frames, CONFIGS[number]))
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(st.lists(st.tuples(make.frames(), st.sampled_from(sorted(LINKS))), max_size=8))
 def test_hostile_frames_are_counted_as_by_the_reference(
     drawn: list[tuple[bytes, int]],
@@ -132,7 +133,7 @@ TIMES = st.one_of(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.lists(TIMES, max_size=300), st.sampled_from([1, 1000, 10**6, SECOND]))
 def test_windows_become_longer_until_they_fit(times: list[int], window_ns: int) -> None:
     data = make.ethernet(0x0800, make.ipv4(make.udp()))
