@@ -223,9 +223,9 @@ def _headline(analysis: "Analysis") -> str:
     windows = analysis.windows
     if windows is not None and len(windows.starts_ns):
         first, last = windows.starts_ns[0], windows.starts_ns[-1] + windows.length_ns
-        text += f", {_time(first)} to {_time(last)}"
+        text += f"\n{_time(first)} to {_time(last)} UTC"
     if analysis.captured_short:
-        text += f"; {analysis.captured_short:,} packets captured short"
+        text += f"\n{analysis.captured_short:,} packets captured short"
     return text
 
 
