@@ -2,16 +2,13 @@
 /* Flows, each once, with what was counted of it. */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 
 #include "flows.h"
-#include "frame.h"
 
 enum {
 	ROOM = 1024, /* flows at first */
-	TOLD_APART = 36, /* bytes of addresses and ports */
 };
 
 /* Fresh memory is zero, and what is not touched takes no room. */
@@ -40,41 +37,13 @@ void flows_free(struct flows *flows)
 		munmap(flows->slot, flows->slots * sizeof(*flows->slot));
 }
 
-static __u64 mix(__u64 a, __u64 b)
-{
-	unsigned __int128 product = (unsigned __int128)a * b;
-
-	return (__u64)product ^ (__u64)(product >> 64);
-}
-
-__u64 flows_place(const struct flows *flows, const struct vh_flow *flow)
-{
-	__u64 word[4], ports = vnet_u32(flow->ports), place;
-
-	memcpy(word, flow->addresses, sizeof(word));
-	place = mix(word[0] ^ flows->seed[0], (ports << 8 | flow->kind) ^ flows->seed[1]);
-	if (flow->kind >= VNET_REPORT_IPV6)
-		place ^= mix(mix(word[1] ^ flows->seed[1], word[2] ^ flows->seed[2]) ^ word[3],
-			     flows->seed[3]);
-	return place;
-}
-
-void flows_fetch_slot(const struct flows *flows, __u64 place)
-{
-	__builtin_prefetch(flows->slot + (place & (flows->slots - 1)));
-}
-
-void flows_fetch_flow(const struct flows *flows, __u64 place)
-{
-	const struct flow_slot *slot = flows->slot + (place & (flows->slots - 1));
-
-	if (slot->flow && slot->tag == (__u32)(place >> 32))
-		__builtin_prefetch(flows->flow + slot->flow - 1, 1);
-}
-
 static int is_same(const struct vh_flow *one, const struct vh_flow *other)
 {
-	return !memcmp(one, other, TOLD_APART) && one->kind == other->kind;
+	__u64 differs = one->kind ^ other->kind;
+
+	for (__u32 word = 0; word < 4; word++)
+		differs |= flow_word(one, word) ^ flow_word(other, word);
+	return !(differs | (vnet_u32(one->ports) ^ vnet_u32(other->ports)));
 }
 
 __u32 flows_find(struct flows *flows, __u64 place, const struct vh_flow *flow, int *is_new)

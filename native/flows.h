@@ -4,8 +4,9 @@
 #define VNETHASH_FLOWS_H
 
 #include "census.h"
+#include "frame.h"
 
-/* What tells flows apart are the bytes before their hash, and their kind. */
+/* What tells flows apart are addresses, ports and kind. */
 struct flows {
 	struct vh_flow *flow;
 	__u64 count, room;
@@ -21,10 +22,48 @@ struct flows {
 int flows_init(struct flows *flows);
 void flows_free(struct flows *flows);
 
+/* 8 bytes of the addresses: as they were written, or the CPU would wait for them. */
+static inline __u64 flow_word(const struct vh_flow *flow, __u32 word)
+{
+	__u64 value;
+
+	memcpy(&value, flow->addresses + 8 * word, sizeof(value));
+	return value;
+}
+
+static inline __u64 flows_mix(__u64 a, __u64 b)
+{
+	unsigned __int128 product = (unsigned __int128)a * b;
+
+	return (__u64)product ^ (__u64)(product >> 64);
+}
+
 /* Where a flow is looked for. */
-__u64 flows_place(const struct flows *flows, const struct vh_flow *flow);
-void flows_fetch_slot(const struct flows *flows, __u64 place);
-void flows_fetch_flow(const struct flows *flows, __u64 place);
+static inline __u64 flows_place(const struct flows *flows, const struct vh_flow *flow)
+{
+	const __u64 *seed = flows->seed;
+	__u64 ports = vnet_u32(flow->ports), place;
+
+	place = flows_mix(flow_word(flow, 0) ^ seed[0], (ports << 8 | flow->kind) ^ seed[1]);
+	if (flow->kind >= VNET_REPORT_IPV6)
+		place ^= flows_mix(flows_mix(flow_word(flow, 1) ^ seed[1],
+					     flow_word(flow, 2) ^ seed[2]) ^ flow_word(flow, 3),
+				   seed[3]);
+	return place;
+}
+
+static inline void flows_fetch_slot(const struct flows *flows, __u64 place)
+{
+	__builtin_prefetch(flows->slot + (place & (flows->slots - 1)));
+}
+
+static inline void flows_fetch_flow(const struct flows *flows, __u64 place)
+{
+	const struct flow_slot *slot = flows->slot + (place & (flows->slots - 1));
+
+	if (slot->flow && slot->tag == (__u32)(place >> 32))
+		__builtin_prefetch(flows->flow + slot->flow - 1, 1);
+}
 
 /*
  * The number of the flow: the one that is there, or a new one, whose report
