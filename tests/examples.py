@@ -13,10 +13,10 @@ ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "docs" / "examples"
 
 
-def run_example(name: str) -> list[str]:
+def run_example(name: str, *arguments: str) -> list[str]:
     """The lines it prints; AssertionError with what it complained of if it fails."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(EXAMPLES / name)],
+        [sys.executable, "-W", "error", str(EXAMPLES / name), *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
         capture_output=True,
         text=True,

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import socket
 import sys
 from dataclasses import replace
@@ -19,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import bench_page, vectors
-from vnethash.bench import bulk, frames, layouts, measure, path, plot, report, scale
+from vnethash.bench import bulk, captures, frames, layouts, measure, path, plot, report, scale
 from vnethash.bench.driver import BareLoop
 from vnethash.bench.library import bench_library
 from vnethash.bench.measure import Effort, Row, Summary, Target
@@ -215,10 +216,26 @@ def test_bulk_has_its_rows() -> None:
             assert row.ratio == Summary(1, 1, 1, TINY.rounds)
 
 
+def test_captures() -> None:
+    rounds: list[None] = []
+    rows = captures.run(TINY, lambda: rounds.append(None))
+    assert len(rounds) == captures.steps(TINY)
+    small = {row.variant: row for row in rows if row.case == captures.SMALL}
+    assert small.keys() >= {"analyze", "walk alone", "C loop", "dpkt", "scapy"}
+    assert (shutil.which("tshark") is None) == ("tshark" not in small)
+    for row in rows:
+        # Of so few packets tshark's start takes most, and is taken off.
+        assert row.value.low > 0 or row.variant == captures.TSHARK
+    (memory,) = [row for row in rows if row.unit == "MB"]
+    assert memory.target is not None
+    assert memory.target.met
+    assert {row.case for row in rows} >= {"a million flows", "1514 B", "small frames, gzip"}
+
+
 def test_names_come_in_their_order() -> None:
     assert report.select([]) == report.NAMES
     assert report.select(["path", "bulk"]) == ("bulk", "path")
-    with pytest.raises(ConfigError, match="benchmark: must be of bulk, stages"):
+    with pytest.raises(ConfigError, match="benchmark: must be of bulk, captures"):
         report.select(["bulk", "speed"])
 
 
