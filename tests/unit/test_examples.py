@@ -40,4 +40,4 @@ def test_every_example_is_run_by_a_test() -> None:
     )
     examples = sorted(path.name for path in EXAMPLES.glob("*.py"))
     assert len(examples) >= 4
-    assert [name for name in examples if f'run_example("{name}")' not in tests] == []
+    assert [name for name in examples if f'run_example("{name}"' not in tests] == []
