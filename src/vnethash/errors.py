@@ -31,6 +31,15 @@ class ConfigError(VnethashError, ValueError):
         self.rule = rule
 
 
+class NoPort(VnethashError):
+    """No port makes a flow land on a queue; ``reason`` says why."""
+
+    def __init__(self, queue: int, reason: str, *, hint: str | None = None) -> None:
+        super().__init__(f"no port takes the flow to queue {queue}: {reason}", hint=hint)
+        self.queue = queue
+        self.reason = reason
+
+
 class HeaderError(VnethashError, ValueError):
     """Bytes that are no virtio-net header."""
 

@@ -27,6 +27,11 @@ Scaling", 2012.
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2})*|[0-9a-fA-F]{2}(?::[0-9a-fA-F]{2})*")
 
 
+def is_symmetric(key: bytes) -> bool:
+    """Whether ``key`` repeats every 16 bits, as ``SYMMETRIC_KEY`` does."""
+    return key[2:] == key[:-2]
+
+
 def random_key() -> bytes:
     """40 bytes from the operating system's random source."""
     return os.urandom(KEY_LENGTH)

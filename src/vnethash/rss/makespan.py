@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+"""Which bucket to which queue, so that the busiest queue has least: makespan on identical machines.
+
+The problem is NP-hard (Garey and Johnson 1979, SS8), so there is a heuristic, and
+a bound that tells how far from the optimum its answer can be.
+"""
+
+import heapq
+from bisect import bisect_right
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Loads = NDArray[np.float64]
+Table = tuple[int, ...]
+
+_CLOSE = 1e-4
+"""Share of the bound that is not worth an exchange."""
+_EXCHANGES = 1000
+_DEEPEST = 64
+"""How many of the heaviest have to share a queue, at most, in the bound."""
+
+
+class Limit(StrEnum):
+    """What keeps the busiest queue from having less."""
+
+    EVEN = "even"
+    """Nothing: all queues would have the same."""
+    LARGEST = "largest"
+    """The largest weight, which is on one queue."""
+    SHARED = "shared"
+    """The largest are more than there are queues, so that some share one."""
+    FIXED = "fixed"
+    """Load that a queue has anyway."""
+
+
+class Bound(NamedTuple):
+    """A load that the busiest queue has at least, and why."""
+
+    load: float
+    limit: Limit
+
+
+def lower_bound(weights: ArrayLike, queues: int, fixed: ArrayLike | None = None) -> Bound:
+    """What the busiest queue has at least, however ``weights`` are put on queues.
+
+    The greatest of: the load if it could be cut at will, on top of what is
+    ``fixed``; the largest weight; and, for each k, the k + 1 smallest of the
+    k * queues + 1 largest, of which some queue has k + 1 (Dell'Amico and Martello,
+    "Optimal scheduling of tasks on identical parallel processors", 1995).
+    """
+    loads = np.asarray(weights, np.float64)
+    had = np.zeros(queues) if fixed is None else np.asarray(fixed, np.float64)
+    bounds = [(_level(float(loads.sum()), had), Limit.EVEN)]
+    largest = np.sort(loads[heaviest(loads, _DEEPEST * queues + 1)])[::-1]
+    if len(largest):
+        bounds.append((float(largest[0]), Limit.LARGEST))
+    if len(largest) > queues:
+        sums = np.concatenate([[0.0], np.cumsum(largest)])
+        sharing = np.arange(1, (len(largest) - 1) // queues + 1)
+        ends = sharing * queues + 1
+        bounds.append((float((sums[ends] - sums[ends - sharing - 1]).max()), Limit.SHARED))
+    bounds.append((float(had.max()), Limit.FIXED))
+    # Of equal ones the first: max() keeps it.
+    return Bound(*max(bounds, key=lambda bound: bound[0]))
+
+
+def heaviest(weights: ArrayLike, count: int) -> NDArray[np.intp]:
+    """Where the ``count`` largest are, in the order in which they lie; of equal ones the first."""
+    loads = np.asarray(weights, np.float64)
+    if len(loads) <= count:
+        return np.arange(len(loads))
+    least = -np.partition(-loads, count - 1)[count - 1]
+    kept = loads > least
+    kept[np.flatnonzero(loads == least)[: count - np.count_nonzero(kept)]] = True
+    return np.flatnonzero(kept)
+
+
+def assign(weights: ArrayLike, queues: int, fixed: ArrayLike | None = None) -> Table:
+    """The queue of each weight, so that the busiest queue has little.
+
+    The longest first, to the queue that has least: within 4/3 - 1/(3 queues) of the
+    optimum (Graham, "Bounds on multiprocessing timing anomalies", 1969), and within
+    3/2 - 1/(2 queues) where queues have ``fixed`` load (Lee, "Parallel machines
+    scheduling with nonsimultaneous machine available time", 1991). Then the
+    busiest queue gives one of its weights to another queue, or exchanges it, as long
+    as that helps, which never makes it worse. What weighs nothing goes
+    where there is least of it. The same input has the same answer.
+    """
+    loads = np.asarray(weights, np.float64)
+    had = np.zeros(queues) if fixed is None else np.array(fixed, np.float64)
+    table, sums = _longest_first(loads, had)
+    _exchange(table, loads, sums, lower_bound(loads, queues, had).load)
+    return tuple(table.tolist())
+
+
+def assign_quickly(weights: ArrayLike, queues: int, fixed: ArrayLike | None = None) -> Table:
+    """As ``assign`` begins: the longest first, no exchange."""
+    loads = np.asarray(weights, np.float64)
+    had = np.zeros(queues) if fixed is None else np.array(fixed, np.float64)
+    return tuple(_longest_first(loads, had)[0].tolist())
+
+
+def assign_runs(weights: ArrayLike, queues: int, fixed: ArrayLike | None = None) -> Table:
+    """As ``assign``, of tables in which queues come in order, each of them once in a row.
+
+    These are what the weights of ``ethtool -X`` can say. Of them this is the
+    best: whether a load is enough is told by filling queue after queue as far as it
+    goes, and the least that is enough by halving, to nine digits.
+    """
+    loads = np.asarray(weights, np.float64)
+    had = np.zeros(queues) if fixed is None else np.asarray(fixed, np.float64)
+    sums = [0.0, *np.cumsum(loads).tolist()]
+    low = lower_bound(loads, queues, had).load
+    high = float(had.max()) + sums[-1]
+    ends = _fill(sums, high, had)
+    while high - low > 1e-9 * high:
+        middle = (low + high) / 2
+        if (filled := _fill(sums, middle, had))[-1] == len(loads):
+            high, ends = middle, filled
+        else:
+            low = middle
+    starts = [0, *ends[:-1]]
+    counts = [end - start for start, end in zip(starts, ends, strict=True)]
+    return tuple(np.repeat(np.arange(queues), counts).tolist())
+
+
+def _fill(sums: Sequence[float], load: float, fixed: Loads) -> list[int]:
+    """Where the run of each queue ends if none may have more than ``load``."""
+    ends, end = [], 0
+    for had in fixed.tolist():
+        end = max(end, bisect_right(sums, sums[end] + load - had) - 1)
+        ends.append(end)
+    return ends
+
+
+def _level(total: float, fixed: Loads) -> float:
+    """How high ``total`` stands when it is poured onto what queues have."""
+    had = np.sort(fixed)
+    levels = (total + np.cumsum(had)) / np.arange(1, len(had) + 1)
+    # The lowest n queues are under water if the level of them is above the last of them.
+    return float(levels[np.flatnonzero(levels >= had)[-1]])
+
+
+def _longest_first(loads: Loads, had: Loads) -> tuple[NDArray[np.intp], Loads]:
+    """Queue of each weight, load of each queue."""
+    table = np.zeros(len(loads), np.intp)
+    order = np.argsort(-loads, kind="stable")
+    loaded = int(np.count_nonzero(loads > 0))
+    queues = [(load, queue) for queue, load in enumerate(had.tolist())]
+    heapq.heapify(queues)
+    for bucket, weight in zip(order[:loaded].tolist(), loads[order].tolist(), strict=False):
+        load, queue = queues[0]
+        table[bucket] = queue
+        heapq.heapreplace(queues, (load + weight, queue))
+    counts = np.bincount(table[order[:loaded]], minlength=len(had)).tolist()
+    fewest = [(count, queue) for queue, count in enumerate(counts)]
+    heapq.heapify(fewest)
+    for bucket in order[loaded:].tolist():
+        count, queue = fewest[0]
+        table[bucket] = queue
+        heapq.heapreplace(fewest, (count + 1, queue))
+    sums = np.zeros(len(had))
+    for load, queue in queues:
+        sums[queue] = load
+    return table, sums
+
+
+def _exchange(table: NDArray[np.intp], loads: Loads, sums: Loads, bound: float) -> None:
+    """Take from the busiest queue until it is close to the bound, or nothing helps."""
+    for _ in range(_EXCHANGES):
+        busiest = int(sums.argmax())
+        given = np.flatnonzero((table == busiest) & (loads > 0))
+        if sums[busiest] <= bound * (1 + _CLOSE) or not len(given):
+            return
+        for other in np.argsort(sums, kind="stable").tolist():
+            taken = np.flatnonzero((table == other) & (loads > 0))
+            pair = _best_pair(loads[given], loads[taken], float(sums[busiest] - sums[other]))
+            if pair is not None:
+                break
+        else:
+            return
+        gives, takes = given[pair[0]], taken[list(pair[1:])]
+        lighter = loads[gives] - loads[takes].sum()
+        table[gives], table[takes] = other, busiest
+        sums[busiest] -= lighter
+        sums[other] += lighter
+
+
+def _best_pair(given: Loads, taken: Loads, gap: float) -> tuple[int, ...] | None:
+    """Of two queues ``gap`` apart what to give, and what to take for it, if anything.
+
+    The difference that is closest to half of the gap leaves the busier of them least
+    busy; None if that is no less than before.
+    """
+    order = np.argsort(taken, kind="stable")
+    offers = np.concatenate([[0.0], taken[order]])
+    above = np.searchsorted(offers, given - gap / 2)
+    places = np.stack([np.maximum(above - 1, 0), np.minimum(above, len(offers) - 1)])
+    missed = np.abs(given - offers[places] - gap / 2)
+    best = int(missed.argmin())
+    if missed.flat[best] >= gap / 2:
+        return None
+    offer = int(places.flat[best])
+    gives = best % len(given)
+    return (gives, int(order[offer - 1])) if offer else (gives,)
