@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 """The text of ``ethtool -x``, both ways."""
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vnethash.errors import ConfigError
 from vnethash.rss import MICROSOFT_KEY, SYMMETRIC_KEY, RssConfig
+from vnethash.rss.ethtool import format_table
 from vnethash.rss.keys import format_key
 from vnethash.virtio.hash_types import HashType
 
@@ -153,3 +156,92 @@ def test_refused(text: str, field: str, rule: str) -> None:
     with pytest.raises(ConfigError) as caught:
         RssConfig.from_ethtool(text)
     assert (caught.value.field, caught.value.rule) == (field, rule)
+
+
+# As ethtool prints it (netlink/rss.c), from 6.3 on; the transformation came later.
+SHOWN_JSON = f"""\
+[ {{
+    "ifname": "eth0",
+    "rss-indirection-table": [ {",".join(map(str, TABLE))} ],
+    "rss-hash-key": [ {",".join(map(str, SYMMETRIC_KEY))} ],
+    "rss-hash-function": "toeplitz",
+    "rss-input-transformation": {{ "symmetric-xor": false }}
+}} ]
+"""
+
+
+def shown_json(**changes: object) -> str:
+    shown = json.loads(SHOWN_JSON)[0]
+    for name, value in changes.items():
+        name = "rss-" + name.replace("_", "-")
+        if value is None:
+            del shown[name]
+        else:
+            shown[name] = value
+    return json.dumps([shown])
+
+
+def test_read_json() -> None:
+    assert RssConfig.from_ethtool(SHOWN_JSON) == RssConfig.from_ethtool(SHOWN)
+    assert RssConfig.from_ethtool(shown_json(input_transformation=None)).queues == 2
+    long = [*SYMMETRIC_KEY, *range(12)]
+    assert RssConfig.from_ethtool(shown_json(hash_key=long)).key == SYMMETRIC_KEY
+    assert RssConfig.from_ethtool(shown_json(hash_function=None)).key == SYMMETRIC_KEY
+    assert RssConfig.from_ethtool(shown_json(input_transformation=[])).queues == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[", "not valid JSON"),
+        ("[]", "no list of devices"),
+        ("[1]", "no list of devices"),
+        (f"[{SHOWN_JSON.strip()[1:-1]}, {{}}]", "more than one device"),
+        (shown_json(indirection_table=None), "none to show"),
+        (shown_json(indirection_table=[0, -1]), "rss-indirection-table is no list"),
+        (shown_json(indirection_table="0"), "rss-indirection-table is no list"),
+        (shown_json(indirection_table=[True]), "rss-indirection-table is no list"),
+        (shown_json(hash_key=None), "does not tell its RSS key"),
+        (shown_json(hash_key=[256]), "rss-hash-key is no list"),
+        (shown_json(hash_function="xor"), "is xor, but virtio RSS hashes with toeplitz"),
+        (shown_json(hash_function=None, hash_function_raw=8), "is 8, but virtio RSS"),
+        (shown_json(input_transformation={"symmetric-xor": True}), "symmetric-xor is on"),
+        (shown_json(input_transformation={"raw": 4}), "raw is on"),
+    ],
+)
+def test_json_that_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        RssConfig.from_ethtool(text)
+
+
+def filled(said: str, entries: int) -> list[int]:
+    """The table that ethtool(8) makes of what ``-X`` is told."""
+    how, *numbers = said.split()
+    values = [int(number) for number in numbers]
+    if how == "equal":
+        return [entry % values[0] for entry in range(entries)]
+    assert how == "weight"
+    assert 0 < sum(values) <= entries
+    ends = [entries * sum(values[: n + 1]) // sum(values) for n in range(len(values))]
+    return [
+        next(queue for queue, end in enumerate(ends) if entry < end) for entry in range(entries)
+    ]
+
+
+@given(st.data())
+def test_what_ethtool_can_be_told(data: st.DataObject) -> None:
+    entries = data.draw(st.sampled_from([1, 2, 8, 128]))
+    table = data.draw(
+        st.lists(st.integers(0, 5), min_size=entries, max_size=entries).map(sorted)
+        | st.integers(1, 9).map(lambda queues: [n % queues for n in range(entries)])
+    )
+    said = format_table(table)
+    assert said is not None
+    assert filled(said, entries) == table
+
+
+def test_what_ethtool_cannot_be_told() -> None:
+    assert format_table([0, 1, 1, 0]) is None
+    assert format_table([0, 0, 1, 1, 1, 1, 2, 2]) == "weight 1 2 1"
+    assert format_table([0, 1, 2, 0]) == "equal 3"
+    assert format_table([2, 2, 3, 3]) == "weight 0 0 1 1"

@@ -12,6 +12,7 @@ from vnethash.rss.keys import (
     MICROSOFT_KEY,
     SYMMETRIC_KEY,
     format_key,
+    is_symmetric,
     parse_key,
     random_key,
 )
@@ -21,6 +22,12 @@ def test_known_keys() -> None:
     assert vectors.KEY == MICROSOFT_KEY
     assert len(SYMMETRIC_KEY) == KEY_LENGTH
     assert set(zip(SYMMETRIC_KEY[::2], SYMMETRIC_KEY[1::2], strict=True)) == {(0x6D, 0x5A)}
+
+
+def test_what_repeats_every_16_bits() -> None:
+    assert is_symmetric(SYMMETRIC_KEY)
+    assert not is_symmetric(MICROSOFT_KEY)
+    assert not is_symmetric(SYMMETRIC_KEY[:-1] + b"\x5b")
 
 
 def test_random_keys_differ() -> None:

@@ -110,14 +110,16 @@ class RssConfig:
     def from_ethtool(
         cls, text: str, *, hash_types: HashType = HashType.ALL, unclassified_queue: int = 0
     ) -> "RssConfig":
-        """From what ``ethtool -x DEV`` prints; the text does not tell the last two.
+        """From what ``ethtool -x DEV`` prints, also with ``--json``, which does not tell the
+        last two (nor, as JSON, queues that the table has not).
 
         Of a longer key than 40 bytes, which some devices have, the first 40
         are kept: no input of RSS reaches the others, so every hash is the
         same. ConfigError if the text is no such output, the device tells no
         key, or it does not hash with Toeplitz.
         """
-        shown = ethtool.parse_rxfh(text)
+        is_json = text.lstrip().startswith("[")
+        shown = ethtool.parse_rxfh_json(text) if is_json else ethtool.parse_rxfh(text)
         return cls(
             shown.queues,
             hash_types=hash_types,

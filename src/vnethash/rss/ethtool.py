@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-"""The text ``ethtool -x DEV`` prints: indirection table, key and hash function."""
+"""What ``ethtool -x DEV`` prints, as text and as JSON, and what ``ethtool -X DEV`` takes."""
 
+import json
+import math
 import re
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 from vnethash.errors import ConfigError
 from vnethash.rss.keys import format_key, parse_hex
@@ -14,6 +17,11 @@ _SWITCH = re.compile(r"([\w-]+):\s*(on|off)")
 _UNSUPPORTED = "Operation not supported"
 _PER_ROW = 8
 _HINT = "give the whole output of `ethtool -x DEV`"
+
+_NO_TABLE = "the device has none to show"
+_NO_TABLE_HINT = "its driver does not support RSS; write the table yourself"
+_NO_KEY = "the device does not tell its RSS key"
+_NO_KEY_HINT = "take the key from its driver's documentation and give it yourself"
 
 
 class Rxfh(NamedTuple):
@@ -60,6 +68,66 @@ def parse_rxfh(text: str) -> Rxfh:
     return Rxfh(int(heading[1]), _table(lines[start + 1 :]), _key(lines))
 
 
+def parse_rxfh_json(text: str) -> Rxfh:
+    """The settings in what ``ethtool --json -x DEV`` prints (ethtool 6.3 and later).
+
+    It does not tell how many queues there are: ``queues`` is as many as the table names.
+    ConfigError as of ``parse_rxfh``.
+    """
+    try:
+        devices = json.loads(text)
+    except ValueError as error:
+        raise ConfigError("ethtool", f"is not valid JSON: {error}") from None
+    if not (isinstance(devices, list) and devices and isinstance(devices[0], dict)):
+        raise ConfigError("ethtool", "no list of devices", hint=_HINT)
+    if len(devices) > 1:
+        raise ConfigError("ethtool", "more than one device or context", hint="give one of them")
+    shown = devices[0]
+    table = _numbers(shown, "rss-indirection-table", 0xFFFF)
+    if not table:
+        raise ConfigError("indirection_table", _NO_TABLE, hint=_NO_TABLE_HINT)
+    key = _numbers(shown, "rss-hash-key", 0xFF)
+    if not key:
+        raise ConfigError("key", _NO_KEY, hint=_NO_KEY_HINT)
+    function = shown.get("rss-hash-function")
+    unknown = shown.get("rss-hash-function-raw")
+    names = [name for name in (function, unknown) if name is not None]
+    _check_function({str(name): True for name in names})
+    transformations = shown.get("rss-input-transformation", {})
+    if isinstance(transformations, dict):
+        _check_transformation({name: bool(on) for name, on in transformations.items()})
+    return Rxfh(max(table) + 1, table, bytes(key))
+
+
+def _numbers(shown: Mapping[str, Any], name: str, most: int) -> tuple[int, ...]:
+    """A list of integers, empty if it is not there."""
+    values = shown.get(name, [])
+    if not isinstance(values, list) or not all(
+        type(value) is int and 0 <= value <= most for value in values
+    ):
+        raise ConfigError("ethtool", f"{name} is no list of numbers up to {most}", hint=_HINT)
+    return tuple(values)
+
+
+def format_table(table: Sequence[int]) -> str | None:
+    """What ``ethtool -X DEV`` is to be told for this table, such as ``weight 3 5``.
+
+    It knows the queues in turn (``equal N``), and each queue once in a row, in order
+    (``weight``), which are as many entries for each as the weights are in
+    proportion. None for any other table.
+    """
+    queues = max(table) + 1
+    if all(queue == entry % queues for entry, queue in enumerate(table)):
+        return f"equal {queues}"
+    if any(queue < before for before, queue in pairwise(table)):
+        return None
+    counts = [0] * queues
+    for queue in table:
+        counts[queue] += 1
+    unit = math.gcd(*counts)
+    return "weight " + " ".join(str(count // unit) for count in counts)
+
+
 def _table(lines: Sequence[str]) -> tuple[int, ...]:
     table: list[int] = []
     for line in lines:
@@ -73,8 +141,8 @@ def _table(lines: Sequence[str]) -> tuple[int, ...]:
     if not table:
         raise ConfigError(
             "indirection_table",
-            "the device has none to show",
-            hint="its driver does not support RSS; write the table yourself",
+            _NO_TABLE,
+            hint=_NO_TABLE_HINT,
         )
     return tuple(table)
 
@@ -91,8 +159,8 @@ def _key(lines: Sequence[str]) -> bytes:
     if key == _UNSUPPORTED:
         raise ConfigError(
             "key",
-            "the device does not tell its RSS key",
-            hint="take the key from its driver's documentation and give it yourself",
+            _NO_KEY,
+            hint=_NO_KEY_HINT,
         )
     return parse_hex(key)
 
