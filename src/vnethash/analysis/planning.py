@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+"""A key and an indirection table that even out traffic that was seen."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vnethash.analysis.flows import Flows, is_ipv6
+from vnethash.analysis.result import Analysis
+from vnethash.errors import ConfigError
+from vnethash.rss import balance
+from vnethash.rss.config import RssConfig
+from vnethash.rss.ethtool import format_table
+from vnethash.rss.keys import format_key, is_symmetric
+from vnethash.rss.keysearch import (
+    DEFAULT_CANDIDATES,
+    DEFAULT_TOLERANCE,
+    Rows,
+    Traffic,
+    search_key,
+)
+from vnethash.rss.makespan import Bound, Loads, assign, assign_quickly, assign_runs
+from vnethash.rss.native import Hasher
+from vnethash.rss.table import check_entries
+from vnethash.stats import Measure
+from vnethash.virtio.hash_types import ReportType
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aim:
+    """What is wanted of a plan."""
+
+    queues: int | None = None
+    """None: as many as there are."""
+    entries: int | None = None
+    """Of the table; None: as many as it has."""
+    measure: Measure = Measure.PACKETS
+    symmetric: bool = False
+    """Both directions of a flow go to one queue: a key that repeats every 16 bits."""
+    keep_key: bool = False
+    """Only another table."""
+    few_moves: bool = False
+    """Of the present table, change as few entries as bring the queues within the tolerance."""
+    for_ethtool: bool = False
+    """Only tables that ``ethtool -X`` can be told."""
+    seed: int = 0
+    candidates: int = DEFAULT_CANDIDATES
+    """Keys to try at most."""
+    tolerance: float | None = None
+    """Share of what is best by which the busiest queue may exceed it; with few moves, share
+    of the mean. None: 1%, and 10%."""
+
+    def __post_init__(self) -> None:
+        if self.few_moves and (self.for_ethtool or self.entries is not None):
+            raise ConfigError(
+                "few_moves",
+                "keeps the present table but for a few entries, so that neither its length "
+                "nor what ethtool can set is free",
+            )
+        if self.entries is not None:
+            check_entries(self.entries, "entries")
+        if self.tolerance is not None:
+            balance.check_tolerance(self.tolerance)
+
+    @property
+    def found_within(self) -> float:
+        """The tolerance of the search for a key."""
+        return self.tolerance or DEFAULT_TOLERANCE
+
+
+@dataclass(frozen=True)
+class TrafficPlan:
+    """A configuration, and what the one before and this one make of the same traffic."""
+
+    before: RssConfig
+    after: RssConfig
+    measure: Measure
+    loads_before: tuple[float, ...]
+    """Packets or bytes of each queue."""
+    loads_after: tuple[float, ...]
+    bound: Bound
+    """What the busiest queue has at least, whatever the key and the table."""
+    moved: float
+    """Share of the traffic that goes to another queue than before."""
+    tried: int
+    """Keys that were looked at."""
+    ethtool: RssConfig
+    """As ``after``, if ``ethtool -X`` can set it, or the evenest with the same key that it can."""
+    ethtool_loads: tuple[float, ...]
+
+    @property
+    def changed(self) -> bool:
+        """Whether there is something to gain."""
+        return self.after != self.before
+
+    @property
+    def above_bound(self) -> float:
+        """Share of the bound by which the busiest queue may exceed the optimum, at most."""
+        return max(self.loads_after) / self.bound.load - 1 if self.bound.load else 0.0
+
+    @cached_property
+    def moved_entries(self) -> int | None:
+        """Entries of the table that change; None if they are not the same buckets."""
+        if self.after.key != self.before.key:
+            return None
+        tables = self.before.indirection_table, self.after.indirection_table
+        if len(tables[0]) != len(tables[1]):
+            return None
+        return sum(old != new for old, new in zip(*tables, strict=True))
+
+    def ethtool_line(self, device: str) -> str:
+        """The command that sets ``ethtool`` on a device."""
+        parts = ["ethtool -X", device]
+        if self.ethtool.key != self.before.key:
+            parts += ["hkey", format_key(self.ethtool.key)]
+        table = format_table(self.ethtool.indirection_table)
+        return " ".join([*parts, str(table)])
+
+    def to_json(self, device: str = "eth0") -> dict[str, Any]:
+        """JSON types only."""
+        return {
+            "by": self.measure.value,
+            "changed": self.changed,
+            "before": _side(self.before, self.loads_before),
+            "after": _side(self.after, self.loads_after),
+            "bound": {"load": self.bound.load, "limit": self.bound.limit.value},
+            "above_bound": self.above_bound,
+            "moved": self.moved,
+            "moved_entries": self.moved_entries,
+            "keys_tried": self.tried,
+            "ethtool": {
+                "command": self.ethtool_line(device),
+                "same": self.ethtool == self.after,
+                "loads": list(self.ethtool_loads),
+                "imbalance": balance.imbalance(self.ethtool_loads),
+            },
+        }
+
+
+def _side(rss: RssConfig, loads: tuple[float, ...]) -> dict[str, Any]:
+    return {"rss": rss.to_json(), "loads": list(loads), "imbalance": balance.imbalance(loads)}
+
+
+def plan_analysis(analysis: Analysis, aim: Aim | None = None) -> TrafficPlan:
+    """A plan for what was analysed, from the configuration that it was analysed under.
+
+    Raises ConfigError where what is aimed at contradicts itself or that configuration.
+    """
+    aim = aim or Aim()
+    unhashed = int(analysis.unhashed[:, int(aim.measure is Measure.BYTES)].sum())
+    return plan_for(analysis.flows, analysis.rss, aim, unhashed=unhashed)
+
+
+def plan_for(
+    flows: Flows, rss: RssConfig, aim: Aim | None = None, *, unhashed: int | None = None
+) -> TrafficPlan:
+    """A plan for ``flows`` (FLOW_DTYPE), which ``rss`` steers at present.
+
+    ``unhashed``: packets or bytes without a hash, which stay on the unclassified
+    queue; None: of the flows without one. The present configuration is kept
+    if it is as good as what is found, or within the tolerance, and what is
+    aimed at. Hash types and tunnels stay. Raises ConfigError as ``plan_analysis`` does.
+    """
+    aim = aim or Aim()
+    base = _base(rss, aim)
+    present = traffic_of(flows, rss, aim.measure, unhashed)
+    traffic = Traffic(present.parts, _fixed(base, float(present.fixed.sum())))
+    bound = (traffic.folded() if aim.symmetric else traffic).bound()
+    loads_before = _queue_loads(present, rss)
+    if aim.few_moves:
+        after, tried = _few_moves(traffic, base, aim), 1
+    else:
+        after, tried = _search(traffic, base, aim)
+        good = max(*_queue_loads(traffic, after), bound.load * (1 + aim.found_within))
+        if _suits(rss, aim) and max(loads_before) <= good:
+            after = rss
+    settable = after
+    if format_table(after.indirection_table) is None:
+        buckets = traffic.buckets(after.key, len(after.indirection_table))
+        runs = assign_runs(buckets, after.queues, traffic.fixed)
+        settable = after.replace(indirection_table=runs)
+    return TrafficPlan(
+        before=rss,
+        after=after,
+        measure=aim.measure,
+        loads_before=loads_before,
+        loads_after=_queue_loads(traffic, after),
+        bound=bound,
+        moved=_moved(traffic, rss, after),
+        tried=tried,
+        ethtool=settable,
+        ethtool_loads=_queue_loads(traffic, settable),
+    )
+
+
+def traffic_of(
+    flows: Flows, rss: RssConfig, measure: Measure, unhashed: int | None = None
+) -> Traffic:
+    """What ``rss`` hashes of ``flows``, and what its unclassified queue gets beside it."""
+    amounts = flows[measure.value].astype(np.float64)
+    hashed = flows["report"] > ReportType.NONE
+    has_ports = (flows["report"] - 1) % 3 > 0  # IPv4, TCPv4, UDPv4, IPv6, ...
+    is_six = is_ipv6(flows)
+    parts = []
+    for chosen, width in ((hashed & ~is_six, 8), (hashed & is_six, 32)):
+        some = flows[chosen]
+        rows = np.zeros((len(some), width + 4), np.uint8)  # zeros add nothing to a hash
+        rows[:, :width] = some["addresses"][:, :width]
+        rows[:, width:] = some["ports"] * has_ports[chosen, np.newaxis]
+        parts.append((rows, amounts[chosen]))
+    rest = float(amounts[~hashed].sum()) if unhashed is None else unhashed
+    return Traffic(tuple(parts), _fixed(rss, rest))
+
+
+def _fixed(rss: RssConfig, unhashed: float) -> Loads:
+    """What each queue gets without a hash."""
+    fixed = np.zeros(rss.queues)
+    fixed[rss.unclassified_queue] = unhashed
+    return fixed
+
+
+def _base(rss: RssConfig, aim: Aim) -> RssConfig:
+    """The present configuration with as many queues and entries as are wanted."""
+    queues = rss.queues if aim.queues is None else aim.queues
+    table = rss.indirection_table
+    entries = len(table) if aim.entries is None else aim.entries
+    must_keep_key = aim.keep_key or aim.few_moves
+    if aim.symmetric and must_keep_key and not is_symmetric(rss.key):
+        raise ConfigError(
+            "symmetric",
+            "needs a key that repeats every 16 bits, and the present one, which is to be kept, "
+            "does not",
+            hint="leave the choice of the key free",
+        )
+    if aim.few_moves and max(table) >= queues:
+        raise ConfigError(
+            "few_moves",
+            f"keeps entries of queue {max(table)}, but queues are to be 0 to {queues - 1}",
+            hint="plan a new table",
+        )
+    if not aim.few_moves:
+        table = tuple(entry % queues for entry in range(entries))
+    return rss.replace(queues=queues, indirection_table=table)
+
+
+def _suits(rss: RssConfig, aim: Aim) -> bool:
+    """Whether the present configuration is what is aimed at, load aside."""
+    table = rss.indirection_table
+    return (
+        aim.queues in (None, rss.queues)
+        and aim.entries in (None, len(table))
+        and (is_symmetric(rss.key) or not aim.symmetric)
+        and (format_table(table) is not None or not aim.for_ethtool)
+    )
+
+
+def _few_moves(traffic: Traffic, base: RssConfig, aim: Aim) -> RssConfig:
+    table = base.indirection_table
+    moves = balance.plan(
+        table,
+        traffic.buckets(base.key, len(table)),
+        base.queues,
+        fixed=traffic.fixed,
+        tolerance=aim.tolerance or balance.DEFAULT_TOLERANCE,
+    )
+    return base.replace(indirection_table=moves.apply(table))
+
+
+def _search(traffic: Traffic, base: RssConfig, aim: Aim) -> tuple[RssConfig, int]:
+    found = search_key(
+        traffic,
+        len(base.indirection_table),
+        base.key,
+        symmetric=aim.symmetric,
+        seed=aim.seed,
+        candidates=1 if aim.keep_key else aim.candidates,
+        tolerance=aim.found_within,
+        assign=assign_runs if aim.for_ethtool else assign,
+        judge=assign_runs if aim.for_ethtool else assign_quickly,
+    )
+    return base.replace(key=found.key, indirection_table=found.table), found.tried
+
+
+def _queue_loads(traffic: Traffic, rss: RssConfig) -> tuple[float, ...]:
+    buckets = traffic.buckets(rss.key, len(rss.indirection_table))
+    loads = balance.queue_loads(rss.indirection_table, buckets, rss.queues, traffic.fixed)
+    return tuple(loads.tolist())
+
+
+def _moved(traffic: Traffic, before: RssConfig, after: RssConfig) -> float:
+    """Share of the hashed traffic that goes to another queue."""
+    total = moved = 0.0
+    for rows, weights in traffic.parts:
+        queues = (_queues(rows, rss) for rss in (before, after))
+        moved += float(weights[np.not_equal(*queues)].sum())
+        total += float(weights.sum())
+    return moved / total if total else 0.0
+
+
+def _queues(rows: Rows, rss: RssConfig) -> NDArray[np.intp]:
+    table = np.array(rss.indirection_table, np.intp)
+    buckets: NDArray[np.intp] = table[Hasher(rss).hash_batch(rows) & np.uint32(len(table) - 1)]
+    return buckets
