@@ -242,7 +242,7 @@ def _base(rss: RssConfig, aim: Aim) -> RssConfig:
             hint="plan a new table",
         )
     if not aim.few_moves:
-        table = tuple(entry % queues for entry in range(entries))
+        table = (0,) * entries  # to be filled
     return rss.replace(queues=queues, indirection_table=table)
 
 
