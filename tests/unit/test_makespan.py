@@ -79,6 +79,41 @@ def test_runs_are_the_best_runs(scene: Scene) -> None:
     assert busiest(found, weights, queues, fixed) == best
 
 
+def usual(table: tuple[int, ...], weights: list[int], queues: int) -> float:
+    """The load of the busiest of the queues that have more than one weight."""
+    many = [0]
+    for queue in range(queues):
+        own = [
+            weight for weight, its in zip(weights, table, strict=True) if its == queue and weight
+        ]
+        if len(own) > 1:
+            many.append(sum(own))
+    return max(many)
+
+
+@settings(max_examples=examples(150), deadline=None)
+@given(scene=scenes(most=8, most_queues=4))
+def test_runs_of_several_are_short_too(scene: Scene) -> None:
+    weights, queues, _ = scene
+    found = assign_runs(weights, queues)
+    best = busiest(found, weights, queues, [0] * queues)
+    tables = [
+        table
+        for table in combinations_with_replacement(range(queues), len(weights))
+        if busiest(table, weights, queues, [0] * queues) == best
+    ]
+    assert usual(found, weights, queues) == min(usual(t, weights, queues) for t in tables)
+
+
+def test_runs_leave_no_queue_out() -> None:
+    assert sorted(np.bincount(assign_runs([1] * 9, 8))) == [1, 1, 1, 1, 1, 1, 1, 2]
+    assert np.bincount(assign_runs([1] * 128, 100)).tolist().count(1) == 72
+    one = [1] * 60 + [500] + [1] * 67
+    counts = np.bincount(assign_runs(one, 8))
+    assert counts.tolist().count(1) == 1
+    assert sorted(counts)[1:] == pytest.approx([18] * 7, abs=2)
+
+
 @settings(max_examples=examples(100), deadline=None)
 @given(scene=scenes(most=12, most_queues=4))
 def test_nothing_that_the_busiest_queue_could_still_exchange(scene: Scene) -> None:

@@ -182,7 +182,8 @@ def test_for_ethtool() -> None:
     some = flows(5000, rss)
     free = plan_for(some, rss, Aim(keep_key=True))
     assert free.ethtool != free.after
-    assert free.ethtool_line("eth0").startswith("ethtool -X eth0 weight ")
+    key = rss.key.hex(":")
+    assert free.ethtool_line("eth0").startswith(f"ethtool -X eth0 hkey {key} weight ")
     bound = plan_for(some, rss, Aim(for_ethtool=True))
     assert bound.ethtool == bound.after
     assert max(bound.loads_after) < max(free.ethtool_loads)

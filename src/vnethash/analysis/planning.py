@@ -78,6 +78,8 @@ class TrafficPlan:
     before: RssConfig
     after: RssConfig
     measure: Measure
+    symmetric: bool
+    """Whether both directions of a flow had to go to one queue."""
     loads_before: tuple[float, ...]
     """Packets or bytes of each queue."""
     loads_after: tuple[float, ...]
@@ -112,17 +114,15 @@ class TrafficPlan:
         return sum(old != new for old, new in zip(*tables, strict=True))
 
     def ethtool_line(self, device: str) -> str:
-        """The command that sets ``ethtool`` on a device."""
-        parts = ["ethtool -X", device]
-        if self.ethtool.key != self.before.key:
-            parts += ["hkey", format_key(self.ethtool.key)]
-        table = format_table(self.ethtool.indirection_table)
-        return " ".join([*parts, str(table)])
+        """The command that sets ``ethtool`` on a device, its key too."""
+        key, table = format_key(self.ethtool.key), format_table(self.ethtool.indirection_table)
+        return f"ethtool -X {device} hkey {key} {table}"
 
     def to_json(self, device: str = "eth0") -> dict[str, Any]:
         """JSON types only."""
         return {
             "by": self.measure.value,
+            "symmetric": self.symmetric,
             "changed": self.changed,
             "before": _side(self.before, self.loads_before),
             "after": _side(self.after, self.loads_after),
@@ -186,6 +186,7 @@ def plan_for(
         before=rss,
         after=after,
         measure=aim.measure,
+        symmetric=aim.symmetric,
         loads_before=loads_before,
         loads_after=_queue_loads(traffic, after),
         bound=bound,

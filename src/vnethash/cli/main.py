@@ -25,6 +25,7 @@ from vnethash.cli.hash import hash_command
 from vnethash.cli.lab import build_command, clean_command, list_command, run_command
 from vnethash.cli.lab_compare import compare_command
 from vnethash.cli.output import print_error, print_failure
+from vnethash.cli.plan import plan_command
 from vnethash.cli.probe import probe_command
 from vnethash.cli.replay import replay_command
 from vnethash.cli.serve import serve_command
@@ -129,6 +130,15 @@ _register(
     "vnethash analyze capture.pcap --queues 8",
     "vnethash analyze captures/ more.pcapng.zst --config rss.json --json",
     "tcpdump -i eth0 -w - -c 100000 | vnethash analyze - --window 10ms --windows",
+)
+_register(
+    "plan",
+    plan_command,
+    "vnethash plan capture.pcap --queues 8",
+    "ethtool -x eth0 | vnethash plan capture.pcapng --present - --few-moves",
+    "vnethash plan captures/ --by bytes --symmetric --output plan.json",
+    "vnethash plan capture.pcap --for-ethtool --device eth1 --json",
+    "vnethash plan --find-port 192.0.2.1 198.51.100.7:443 --queue 3 --queues 8",
 )
 _register(
     "bench",

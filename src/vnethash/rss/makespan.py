@@ -6,8 +6,8 @@ a bound that tells how far from the optimum its answer can be.
 """
 
 import heapq
-from bisect import bisect_right
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -20,6 +20,8 @@ Table = tuple[int, ...]
 _CLOSE = 1e-4
 """Share of the bound that is not worth an exchange."""
 _EXCHANGES = 1000
+_DIGITS = 1e-6
+"""Share of a load that halving leaves open."""
 _DEEPEST = 64
 """How many of the heaviest have to share a queue, at most, in the bound."""
 
@@ -109,32 +111,90 @@ def assign_runs(weights: ArrayLike, queues: int, fixed: ArrayLike | None = None)
 
     These are what the weights of ``ethtool -X`` can say. Of them this is the
     best: whether a load is enough is told by filling queue after queue as far as it
-    goes, and the least that is enough by halving, to nine digits.
+    goes, and the least that is enough by halving, to six digits. Of the best ones it is
+    one in which the queues that no single weight fills have little, too.
     """
     loads = np.asarray(weights, np.float64)
     had = np.zeros(queues) if fixed is None else np.asarray(fixed, np.float64)
-    sums = [0.0, *np.cumsum(loads).tolist()]
-    low = lower_bound(loads, queues, had).load
-    high = float(had.max()) + sums[-1]
-    ends = _fill(sums, high, had)
-    while high - low > 1e-9 * high:
-        middle = (low + high) / 2
-        if (filled := _fill(sums, middle, had))[-1] == len(loads):
-            high, ends = middle, filled
-        else:
-            low = middle
-    starts = [0, *ends[:-1]]
-    counts = [end - start for start, end in zip(starts, ends, strict=True)]
+    runs = _Runs(loads, had)
+    highest = float(had.max() + loads.sum())
+    most = _least(lambda load: runs.fit(load, load), lower_bound(loads, queues, had).load, highest)
+    usual = _least(lambda load: runs.fit(load, most), 0.0, most)
+    counts = np.diff(runs.even_ends(usual, most), prepend=0)
     return tuple(np.repeat(np.arange(queues), counts).tolist())
 
 
-def _fill(sums: Sequence[float], load: float, fixed: Loads) -> list[int]:
-    """Where the run of each queue ends if none may have more than ``load``."""
-    ends, end = [], 0
-    for had in fixed.tolist():
-        end = max(end, bisect_right(sums, sums[end] + load - had) - 1)
-        ends.append(end)
-    return ends
+def _least(is_enough: Callable[[float], bool], low: float, high: float) -> float:
+    """The least load that is enough, as ``high`` is."""
+    while high - low > _DIGITS * high:
+        middle = (low + high) / 2
+        if is_enough(middle):
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+class _Runs:
+    """Weights in a row, cut into a run for each queue.
+
+    A run makes the load of a queue ``usual`` at most, or ``most`` if it has but one weight
+    that is not zero.
+    """
+
+    def __init__(self, loads: Loads, had: Loads) -> None:
+        self._loads = loads
+        self._had = had
+        self._sums = [0.0, *np.cumsum(loads).tolist()]
+
+    def fit(self, usual: float, most: float) -> bool:
+        """Whether there are such runs: each takes as much as it can."""
+        end = 0
+        for had in self._had.tolist():
+            end = self._last_end(end, usual - had, most - had)
+        return end == len(self._loads)
+
+    def even_ends(self, usual: float, most: float) -> list[int]:
+        """Where the runs end if each takes about an even share of what is left, if that fits."""
+        sums = [0.0, *np.cumsum(np.minimum(self._loads, usual)).tolist()]
+        needed = self._needed_ends(usual, most)
+        ends, start = [], 0
+        for queue, had in enumerate(self._had.tolist()):
+            share = _level(sums[-1] - sums[start], self._had[queue:]) - had
+            end = self._end_of_first(start)
+            if share > sums[end] - sums[start]:
+                above = min(bisect_left(sums, sums[start] + share), len(self._loads))
+                rest = sums[above] - sums[start] - share
+                is_closer_below = share - (sums[above - 1] - sums[start]) < rest
+                end = above - is_closer_below
+            last = self._last_end(start, usual - had, most - had)
+            start = min(max(end, needed[queue]), last)
+            ends.append(start)
+        return [*ends[:-1], len(self._loads)]
+
+    def _end_of_first(self, start: int) -> int:
+        """Where a run from ``start`` ends that has one weight, or less if there is none."""
+        zeros = bisect_right(self._sums, self._sums[start]) - 1
+        return min(zeros + 1, len(self._loads))
+
+    def _last_end(self, start: int, usual: float, most: float) -> int:
+        """How far a run from ``start`` can go."""
+        sums = self._sums
+        end = max(start, bisect_right(sums, sums[start] + usual) - 1)
+        alone = bisect_right(sums, sums[self._end_of_first(start)]) - 1
+        return max(end, alone) if sums[alone] - sums[start] <= most else end
+
+    def _needed_ends(self, usual: float, most: float) -> list[int]:
+        """Where each run has to end at least, so that the others can take the rest."""
+        sums, end = self._sums, len(self._loads)
+        ends = []
+        for had in reversed(self._had.tolist()):
+            ends.append(end)
+            start = min(end, bisect_left(sums, sums[end] - (usual - had)))
+            before = max(0, bisect_left(sums, sums[end]) - 1)
+            alone = bisect_left(sums, sums[before])
+            end = min(start, alone) if sums[end] - sums[alone] <= most - had else start
+        return ends[::-1]
 
 
 def _level(total: float, fixed: Loads) -> float:

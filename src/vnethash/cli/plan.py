@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+"""``vnethash plan``: a key and an indirection table that even out traffic."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vnethash.cli.find_port import DEFAULT_COUNT, PortProto, find_port, parse_range
+from vnethash.cli.options import (
+    DEFAULT_QUEUES,
+    ConfigOption,
+    IndirectionOption,
+    JsonOption,
+    KeyOption,
+    TunnelsOption,
+    TypesOption,
+    UnclassifiedOption,
+    changes_from_options,
+    read_config,
+    read_text,
+)
+from vnethash.cli.output import emit_json, json_line, print_failure
+from vnethash.errors import CaptureError, ConfigError
+from vnethash.stats import Measure
+
+if TYPE_CHECKING:
+    from vnethash.analysis import Analysis
+    from vnethash.rss.config import RssConfig
+
+
+def plan_command(
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[FILE]...", help="Traffic, as `vnethash analyze` takes it; - is stdin."
+        ),
+    ] = None,
+    queues: Annotated[
+        int | None,
+        typer.Option(
+            "--queues", "-q", metavar="N", help="Queues to plan for (default: as many as now)."
+        ),
+    ] = None,
+    present: Annotated[
+        Path | None,
+        typer.Option(
+            "--present",
+            metavar="FILE",
+            help="Key and table as they are now: `ethtool -x`, as text or JSON; - is stdin.",
+        ),
+    ] = None,
+    config: ConfigOption = None,
+    key: KeyOption = None,
+    types: TypesOption = None,
+    indirection: IndirectionOption = None,
+    unclassified: UnclassifiedOption = None,
+    tunnels: TunnelsOption = None,
+    by: Annotated[
+        Measure, typer.Option("--by", help="What load is counted in.", case_sensitive=False)
+    ] = Measure.PACKETS,
+    symmetric: Annotated[
+        bool, typer.Option("--symmetric", help="Both directions of a flow go to one queue.")
+    ] = False,
+    keep_key: Annotated[
+        bool, typer.Option("--keep-key", help="Keep the key: plan the table alone.")
+    ] = False,
+    few_moves: Annotated[
+        bool,
+        typer.Option(
+            "--few-moves",
+            help="Keep the key, and of the table all but the few entries that even it out.",
+        ),
+    ] = False,
+    for_ethtool: Annotated[
+        bool,
+        typer.Option(
+            "--for-ethtool",
+            help="Only a table that `ethtool -X` can set: each queue once in a row.",
+        ),
+    ] = False,
+    entries: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Entries of the table (default: as many as now)."),
+    ] = None,
+    tolerance: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE",
+            help="What is even enough: 1% above what is possible; with --few-moves, 10% above "
+            "the mean.",
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="Other keys are tried with another number.")
+    ] = 0,
+    candidates: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Keys to try at most (default 1024).")
+    ] = None,
+    device: Annotated[
+        str, typer.Option(metavar="DEV", help="Name in the line for ethtool.")
+    ] = "eth0",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write the configuration, as --config of attach and configure takes it.",
+        ),
+    ] = None,
+    find: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            "--find-port",
+            metavar="SRC DST",
+            help="Plan nothing: tell ports with which this flow lands on --queue. One of the two "
+            "has a port (addr:port, [addr]:port); the other's is looked for.",
+        ),
+    ] = None,
+    queue: Annotated[
+        int | None, typer.Option(metavar="Q", help="With --find-port: the queue.")
+    ] = None,
+    proto: Annotated[
+        PortProto | None,
+        typer.Option(help="With --find-port: the protocol (default tcp).", case_sensitive=False),
+    ] = None,
+    span: Annotated[
+        str | None,
+        typer.Option(
+            "--range",
+            metavar="A-B",
+            help="With --find-port: ports to choose from (default 32768-60999).",
+        ),
+    ] = None,
+    count: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help=f"With --find-port: how many to print (default {DEFAULT_COUNT}).",
+        ),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Find a key and an indirection table that even out the queues under given traffic.
+
+    From the configuration of now (--present, --config or the single options; else
+    the default), it tells what each queue gets now and then, how far that can be from
+    the optimum, and how to set it. The same input has the same answer. The other
+    way round, --find-port keeps the configuration and fits a flow to it: it needs no traffic.
+    """
+    changes = changes_from_options(key, types, indirection, unclassified, tunnels)
+    rss = _present(present, config, queues, changes)
+    asked = {"--queue": queue, "--proto": proto, "--range": span, "--count": count}
+    if find is not None:
+        if files:
+            raise ConfigError("find_port", "needs no traffic: leave the files out")
+        if queue is None:
+            raise ConfigError("queue", "is needed with --find-port")
+        find_port(
+            rss if queues is None else rss.replace(queues=queues),
+            find,
+            proto or PortProto.TCP,
+            queue,
+            span=None if span is None else parse_range(span),
+            count=count or DEFAULT_COUNT,
+            as_json=json,
+        )
+        return
+    for option, value in asked.items():
+        if value is not None:
+            raise ConfigError(option.removeprefix("--"), "goes with --find-port alone")
+    if not files:
+        raise ConfigError("file", "is missing: traffic to plan for", hint="give a capture")
+
+    from vnethash.analysis.planning import Aim, plan_analysis
+    from vnethash.cli.balance import parse_share
+    from vnethash.cli.plan_shown import print_plan
+    from vnethash.rss.keysearch import DEFAULT_CANDIDATES
+
+    aim = Aim(
+        queues=queues,
+        entries=entries,
+        measure=by,
+        symmetric=symmetric,
+        keep_key=keep_key,
+        few_moves=few_moves,
+        for_ethtool=for_ethtool,
+        seed=seed,
+        candidates=DEFAULT_CANDIDATES if candidates is None else candidates,
+        tolerance=None if tolerance is None else parse_share(tolerance),
+    )
+    analysis = _read(files, rss)
+    plan = plan_analysis(analysis, aim)
+    if output is not None:
+        output.write_text(json_line(plan.after.to_json()) + "\n")
+    if json:
+        emit_json(plan.to_json(device))
+    else:
+        print_plan(plan, device, output)
+    for source in analysis.failed:
+        error = CaptureError(source.path, str(source.error), offset=source.offset)
+        print_failure(error, as_json=json)
+    if analysis.failed:
+        raise typer.Exit(1)
+
+
+def _present(
+    present: Path | None, config: Path | None, queues: int | None, changes: dict[str, Any]
+) -> "RssConfig":
+    """The configuration of now. Raises ConfigError."""
+    from vnethash.rss.config import RssConfig
+
+    if present is not None and config is not None:
+        raise ConfigError("config", "cannot be given together with --present")
+    if present is not None:
+        base = RssConfig.from_ethtool(read_text("present", present))
+    elif config is not None:
+        base = read_config(config)
+    else:
+        named = max(changes.get("indirection_table", (-1,))) + 1
+        base = RssConfig.default(max(named, queues or (0 if named else DEFAULT_QUEUES)))
+    return base.replace(**changes)
+
+
+def _read(files: list[str], rss: "RssConfig") -> "Analysis":
+    """The traffic, with progress. Raises CaptureError without any."""
+    from vnethash.analysis import analyze
+    from vnethash.cli.output import progress
+
+    read = 0
+    with progress("bytes read") as show:
+
+        def tell(octets: int, _packets: int) -> None:
+            nonlocal read
+            read += octets
+            show(read)
+
+        analysis = analyze(files, rss, progress=tell)
+    if not analysis.packets:
+        failed = analysis.failed
+        reason = str(failed[0].error) if failed else "no packets to plan for"
+        raise CaptureError(failed[0].path if failed else files[0], reason)
+    return analysis
