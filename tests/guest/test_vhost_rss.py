@@ -16,6 +16,8 @@ import pytest
 from tests import frames
 from tests.guest.vhost import MAC, TAP, Guest, Seen, Wire, served
 from tests.guest.vhost_flows import flows
+from vnethash.analysis.planning import Aim, plan_for
+from vnethash.bench.plan import zipf_flows
 from vnethash.kernel import link
 from vnethash.kernel.links import Links
 from vnethash.rss import reference
@@ -114,6 +116,18 @@ def test_thousands_of_flows(wire: Wire) -> None:
 )
 def test_table_and_key(wire: Wire, arguments: tuple[str, ...]) -> None:
     wire.ethtool("-X", *arguments)
+    check(wire)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_plan(wire: Wire, seed: int) -> None:
+    """What `vnethash plan` says for ethtool becomes the key and the table that were planned."""
+    seen = zipf_flows(3000, 1.1, RssConfig.default(4), seed)
+    plan = plan_for(seen, RssConfig.default(4), Aim(for_ethtool=True, tolerance=0.05))
+    wire.ethtool("-X", *plan.ethtool_line("eth0").split()[3:])
+    told = wire.rss(TYPES)
+    assert told.indirection_table == plan.after.indirection_table
+    assert told.key == plan.after.key
     check(wire)
 
 
