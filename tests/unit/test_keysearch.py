@@ -14,7 +14,7 @@ from vnethash.rss import MICROSOFT_KEY, SYMMETRIC_KEY, RssConfig, reference
 from vnethash.rss.balance import queue_loads
 from vnethash.rss.keys import is_symmetric
 from vnethash.rss.keysearch import Traffic, search_key
-from vnethash.rss.makespan import assign_runs
+from vnethash.rss.makespan import TABLE_OF_RUNS
 from vnethash.rss.native import Hasher
 
 
@@ -67,11 +67,9 @@ def test_another_key_helps_where_no_table_does() -> None:
 
 def test_a_key_for_weights_of_ethtool() -> None:
     traffic = zipf(20_000, 1.0)
-    found = search_key(
-        traffic, 128, MICROSOFT_KEY, assign=assign_runs, judge=assign_runs, tolerance=0.02
-    )
+    found = search_key(traffic, 128, MICROSOFT_KEY, way=TABLE_OF_RUNS, tolerance=0.02)
     assert list(found.table) == sorted(found.table)
-    kept = search_key(traffic, 128, MICROSOFT_KEY, assign=assign_runs, candidates=1)
+    kept = search_key(traffic, 128, MICROSOFT_KEY, way=TABLE_OF_RUNS, candidates=1)
     assert found.busiest < kept.busiest
 
 

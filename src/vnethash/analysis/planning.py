@@ -22,7 +22,7 @@ from vnethash.rss.keysearch import (
     Traffic,
     search_key,
 )
-from vnethash.rss.makespan import Bound, Loads, assign, assign_quickly, assign_runs
+from vnethash.rss.makespan import ANY_TABLE, TABLE_OF_RUNS, Bound, Loads, assign_runs
 from vnethash.rss.native import Hasher
 from vnethash.rss.table import check_entries
 from vnethash.stats import Measure
@@ -279,8 +279,7 @@ def _search(traffic: Traffic, base: RssConfig, aim: Aim) -> tuple[RssConfig, int
         seed=aim.seed,
         candidates=1 if aim.keep_key else aim.candidates,
         tolerance=aim.found_within,
-        assign=assign_runs if aim.for_ethtool else assign,
-        judge=assign_runs if aim.for_ethtool else assign_quickly,
+        way=TABLE_OF_RUNS if aim.for_ethtool else ANY_TABLE,
     )
     return base.replace(key=found.key, indirection_table=found.table), found.tried
 

@@ -8,7 +8,7 @@ says: where a few flows carry most of the traffic, only another key helps.
 import dataclasses
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,11 +18,10 @@ from vnethash.errors import ConfigError
 from vnethash.rss.balance import queue_loads
 from vnethash.rss.config import RssConfig
 from vnethash.rss.keys import KEY_LENGTH, is_symmetric
-from vnethash.rss.makespan import Bound, Loads, Table, assign, assign_quickly, heaviest, lower_bound
+from vnethash.rss.makespan import ANY_TABLE, Bound, Loads, Table, Way, heaviest, lower_bound
 from vnethash.rss.native import Hasher
 
 Rows = NDArray[np.uint8]
-Assign = Callable[[Loads, int, Loads], Table]
 
 DEFAULT_CANDIDATES = 1024
 DEFAULT_TOLERANCE = 0.01
@@ -116,8 +115,7 @@ def search_key(
     seed: int = 0,
     candidates: int = DEFAULT_CANDIDATES,
     tolerance: float = DEFAULT_TOLERANCE,
-    assign: Assign = assign,
-    judge: Assign = assign_quickly,
+    way: Way = ANY_TABLE,
 ) -> Found:
     """The best of ``candidates`` keys for tables of ``entries``, and its table.
 
@@ -138,8 +136,7 @@ def search_key(
     rest = (traffic.weights.sum() - heavy.weights.sum()) / entries
 
     def judged(key: bytes) -> float:
-        loads = heavy.buckets(key, entries) + rest
-        return _busiest(judge, loads, traffic.fixed)[0]
+        return way.judge(heavy.buckets(key, entries) + rest, len(traffic.fixed), traffic.fixed)
 
     found = Found(present, (), np.empty(0), math.inf, 0)
     tried = 0
@@ -147,17 +144,13 @@ def search_key(
         tried += len(keys)
         for key in sorted(keys, key=judged)[:_FINAL]:
             loads = traffic.buckets(key, entries)
-            busiest, table = _busiest(assign, loads, traffic.fixed)
+            table = way.assign(loads, len(traffic.fixed), traffic.fixed)
+            busiest = float(queue_loads(table, loads, len(traffic.fixed), traffic.fixed).max())
             if busiest < found.busiest:
                 found = Found(key, table, loads, busiest, tried)
         if found.busiest <= enough:
             break
     return dataclasses.replace(found, tried=tried)
-
-
-def _busiest(assign: Assign, loads: Loads, fixed: Loads) -> tuple[float, Table]:
-    table = assign(loads, len(fixed), fixed)
-    return float(queue_loads(table, loads, len(fixed), fixed).max()), table
 
 
 def _rounds(

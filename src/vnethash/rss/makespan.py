@@ -46,6 +46,14 @@ class Bound(NamedTuple):
     limit: Limit
 
 
+class Way(NamedTuple):
+    """A way to make tables."""
+
+    assign: Callable[[Loads, int, Loads], Table]
+    judge: Callable[[Loads, int, Loads], float]
+    """About what load the busiest queue will have, told with less effort."""
+
+
 def lower_bound(weights: ArrayLike, queues: int, fixed: ArrayLike | None = None) -> Bound:
     """What the busiest queue has at least, however ``weights`` are put on queues.
 
@@ -66,8 +74,7 @@ def lower_bound(weights: ArrayLike, queues: int, fixed: ArrayLike | None = None)
         ends = sharing * queues + 1
         bounds.append((float((sums[ends] - sums[ends - sharing - 1]).max()), Limit.SHARED))
     bounds.append((float(had.max()), Limit.FIXED))
-    # Of equal ones the first: max() keeps it.
-    return Bound(*max(bounds, key=lambda bound: bound[0]))
+    return Bound(*max(bounds, key=lambda bound: bound[0]))  # of equal ones the first
 
 
 def heaviest(weights: ArrayLike, count: int) -> NDArray[np.intp]:
@@ -99,11 +106,11 @@ def assign(weights: ArrayLike, queues: int, fixed: ArrayLike | None = None) -> T
     return tuple(table.tolist())
 
 
-def assign_quickly(weights: ArrayLike, queues: int, fixed: ArrayLike | None = None) -> Table:
-    """As ``assign`` begins: the longest first, no exchange."""
+def judge(weights: ArrayLike, queues: int, fixed: ArrayLike | None = None) -> float:
+    """The load of the busiest queue as ``assign`` begins: the longest first, no exchange."""
     loads = np.asarray(weights, np.float64)
-    had = np.zeros(queues) if fixed is None else np.array(fixed, np.float64)
-    return tuple(_longest_first(loads, had)[0].tolist())
+    had = np.zeros(queues) if fixed is None else np.asarray(fixed, np.float64)
+    return float(_longest_first(loads, had)[1].max())
 
 
 def assign_runs(weights: ArrayLike, queues: int, fixed: ArrayLike | None = None) -> Table:
@@ -117,11 +124,19 @@ def assign_runs(weights: ArrayLike, queues: int, fixed: ArrayLike | None = None)
     loads = np.asarray(weights, np.float64)
     had = np.zeros(queues) if fixed is None else np.asarray(fixed, np.float64)
     runs = _Runs(loads, had)
-    highest = float(had.max() + loads.sum())
-    most = _least(lambda load: runs.fit(load, load), lower_bound(loads, queues, had).load, highest)
+    most = judge_runs(loads, queues, had)
     usual = _least(lambda load: runs.fit(load, most), 0.0, most)
     counts = np.diff(runs.even_ends(usual, most), prepend=0)
     return tuple(np.repeat(np.arange(queues), counts).tolist())
+
+
+def judge_runs(weights: ArrayLike, queues: int, fixed: ArrayLike | None = None) -> float:
+    """The load of the busiest queue after ``assign_runs``."""
+    loads = np.asarray(weights, np.float64)
+    had = np.zeros(queues) if fixed is None else np.asarray(fixed, np.float64)
+    runs = _Runs(loads, had)
+    highest = float(had.max() + loads.sum())
+    return _least(lambda load: runs.fit(load, load), lower_bound(loads, queues, had).load, highest)
 
 
 def _least(is_enough: Callable[[float], bool], low: float, high: float) -> float:
@@ -133,6 +148,10 @@ def _least(is_enough: Callable[[float], bool], low: float, high: float) -> float
         else:
             low = middle
     return high
+
+
+ANY_TABLE = Way(assign, judge)
+TABLE_OF_RUNS = Way(assign_runs, judge_runs)
 
 
 class _Runs:
