@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vnethash.cli.analyze import ByOption, JobsOption, analyze_with_progress, tell_failures
 from vnethash.cli.find_port import DEFAULT_COUNT, PortProto, find_port, parse_range
 from vnethash.cli.options import (
     DEFAULT_QUEUES,
@@ -20,12 +21,11 @@ from vnethash.cli.options import (
     read_config,
     read_text,
 )
-from vnethash.cli.output import emit_json, json_line, print_failure
+from vnethash.cli.output import emit_json, json_line
 from vnethash.errors import CaptureError, ConfigError
 from vnethash.stats import Measure
 
 if TYPE_CHECKING:
-    from vnethash.analysis import Analysis
     from vnethash.rss.config import RssConfig
 
 
@@ -56,9 +56,8 @@ def plan_command(
     indirection: IndirectionOption = None,
     unclassified: UnclassifiedOption = None,
     tunnels: TunnelsOption = None,
-    by: Annotated[
-        Measure, typer.Option("--by", help="What load is counted in.", case_sensitive=False)
-    ] = Measure.PACKETS,
+    by: ByOption = Measure.PACKETS,
+    jobs: JobsOption = None,
     symmetric: Annotated[
         bool, typer.Option("--symmetric", help="Both directions of a flow go to one queue.")
     ] = False,
@@ -191,7 +190,10 @@ def plan_command(
         candidates=DEFAULT_CANDIDATES if candidates is None else candidates,
         tolerance=None if tolerance is None else parse_share(tolerance),
     )
-    analysis = _read(files, rss)
+    analysis = analyze_with_progress(files, rss, window="1ms", jobs=jobs)
+    if not analysis.packets:
+        tell_failures(analysis, as_json=json)
+        raise CaptureError(files[0], "no packets to plan for")
     plan = plan_analysis(analysis, aim)
     if output is not None:
         output.write_text(json_line(plan.after.to_json()) + "\n")
@@ -199,11 +201,7 @@ def plan_command(
         emit_json(plan.to_json(device))
     else:
         print_plan(plan, device, output)
-    for source in analysis.failed:
-        error = CaptureError(source.path, str(source.error), offset=source.offset)
-        print_failure(error, as_json=json)
-    if analysis.failed:
-        raise typer.Exit(1)
+    tell_failures(analysis, as_json=json)
 
 
 def _present(
@@ -222,24 +220,3 @@ def _present(
         named = max(changes.get("indirection_table", (-1,))) + 1
         base = RssConfig.default(max(named, queues or (0 if named else DEFAULT_QUEUES)))
     return base.replace(**changes)
-
-
-def _read(files: list[str], rss: "RssConfig") -> "Analysis":
-    """The traffic, with progress. Raises CaptureError without any."""
-    from vnethash.analysis import analyze
-    from vnethash.cli.output import progress
-
-    read = 0
-    with progress("bytes read") as show:
-
-        def tell(octets: int, _packets: int) -> None:
-            nonlocal read
-            read += octets
-            show(read)
-
-        analysis = analyze(files, rss, progress=tell)
-    if not analysis.packets:
-        failed = analysis.failed
-        reason = str(failed[0].error) if failed else "no packets to plan for"
-        raise CaptureError(failed[0].path if failed else files[0], reason)
-    return analysis
