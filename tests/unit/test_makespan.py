@@ -140,6 +140,8 @@ def test_an_exchange_beats_the_longest_first() -> None:
     two = [3, 3, 2, 2, 2]
     assert judge(two, 2) == 7
     assert busiest(assign(two, 2), two, 2, [0] * 2) == 6
+    small_gain = [13, 15, 12, 11, 13]  # the best exchange takes half a unit off
+    assert busiest(assign(small_gain, 2), small_gain, 2, [0] * 2) == 36
 
 
 @pytest.mark.parametrize(
@@ -164,8 +166,8 @@ def test_what_limits(
     assert lower_bound(weights, queues, fixed) == (load, limit)
 
 
-def test_load_is_poured_onto_what_queues_have() -> None:
-    assert lower_bound([1] * 10, 3, [6, 1, 0]).load == 6  # 11 on the two others: 5.5 each
+def test_what_is_fixed_counts() -> None:
+    assert lower_bound([1] * 10, 3, [6, 1, 0]).load == 6  # 5.5 on each of the two others
     assert lower_bound([1] * 14, 3, [6, 1, 0]).load == 7
 
 

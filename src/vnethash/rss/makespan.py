@@ -57,14 +57,14 @@ class Way(NamedTuple):
 def lower_bound(weights: ArrayLike, queues: int, fixed: ArrayLike | None = None) -> Bound:
     """What the busiest queue has at least, however ``weights`` are put on queues.
 
-    The greatest of: the load if it could be cut at will, on top of what is
-    ``fixed``; the largest weight; and, for each k, the k + 1 smallest of the
-    k * queues + 1 largest, of which some queue has k + 1 (Dell'Amico and Martello,
-    "Optimal scheduling of tasks on identical parallel processors", 1995).
+    The greatest of: the mean, what is ``fixed`` included; what is fixed to one queue; the
+    largest weight; and, for each k, the k + 1 smallest of the k * queues + 1 largest, of which
+    some queue has k + 1 (Dell'Amico and Martello, "Optimal scheduling of tasks on identical
+    parallel processors", 1995).
     """
     loads = np.asarray(weights, np.float64)
     had = np.zeros(queues) if fixed is None else np.asarray(fixed, np.float64)
-    bounds = [(_level(float(loads.sum()), had), Limit.EVEN)]
+    bounds = [(float(loads.sum() + had.sum()) / queues, Limit.EVEN)]
     largest = np.sort(loads[heaviest(loads, _DEEPEST * queues + 1)])[::-1]
     if len(largest):
         bounds.append((float(largest[0]), Limit.LARGEST))
@@ -179,13 +179,16 @@ class _Runs:
         needed = self._needed_ends(usual, most)
         ends, start = [], 0
         for queue, had in enumerate(self._had.tolist()):
-            share = _level(sums[-1] - sums[start], self._had[queue:]) - had
+            rest = sums[-1] - sums[start] + float(self._had[queue:].sum())
+            share = rest / (len(self._had) - queue) - had
             end = self._end_of_first(start)
             if share > sums[end] - sums[start]:
                 above = min(bisect_left(sums, sums[start] + share), len(self._loads))
-                rest = sums[above] - sums[start] - share
-                is_closer_below = share - (sums[above - 1] - sums[start]) < rest
-                end = above - is_closer_below
+                over, under = (
+                    sums[above] - sums[start] - share,
+                    share + sums[start] - sums[above - 1],
+                )
+                end = above - 1 if under < over else above
             last = self._last_end(start, usual - had, most - had)
             start = min(max(end, needed[queue]), last)
             ends.append(start)
@@ -214,14 +217,6 @@ class _Runs:
             alone = bisect_left(sums, sums[before])
             end = min(start, alone) if sums[end] - sums[alone] <= most - had else start
         return ends[::-1]
-
-
-def _level(total: float, fixed: Loads) -> float:
-    """How high ``total`` stands when it is poured onto what queues have."""
-    had = np.sort(fixed)
-    levels = (total + np.cumsum(had)) / np.arange(1, len(had) + 1)
-    # The lowest n queues are under water if the level of them is above the last of them.
-    return float(levels[np.flatnonzero(levels >= had)[-1]])
 
 
 def _longest_first(loads: Loads, had: Loads) -> tuple[NDArray[np.intp], Loads]:
