@@ -82,6 +82,11 @@ def test_never_worse_than_the_present_key() -> None:
         assert found.tried == 70 or found.busiest <= traffic.bound().load
 
 
+def test_no_more_keys_than_needed() -> None:
+    assert search_key(zipf(10_000, 0.8), 128, MICROSOFT_KEY).tried == 1
+    assert search_key(zipf(10_000, 0.8), 128, MICROSOFT_KEY, symmetric=True).tried == 32
+
+
 def test_fixed_load_is_kept_clear_of() -> None:
     traffic = zipf(10_000, 1.0)
     total = traffic.weights.sum()

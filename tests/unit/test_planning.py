@@ -118,6 +118,12 @@ def test_both_directions_on_one_queue() -> None:
     assert (there["hash_value"] == again["hash_value"]).all()
     assert by_reference(some, plan.after) == by_reference(back, plan.after)
     assert plan.above_bound < 0.05
+    # One that has a third of all in each direction has two thirds on a queue.
+    heavy = np.concatenate([some, back])
+    heavy["packets"][[0, len(some)]] = heavy["packets"].sum()
+    plan = plan_for(heavy, rss, Aim(symmetric=True))
+    assert plan.bound.limit is Limit.LARGEST
+    assert plan.bound.load >= 2 * int(heavy["packets"][0])
 
 
 def test_an_analysis_has_packets_that_no_flow_has() -> None:
