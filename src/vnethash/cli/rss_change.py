@@ -69,7 +69,8 @@ EthtoolFile = Annotated[
     typer.Option(
         "--from-ethtool",
         metavar="FILE",
-        help="Key and indirection table as `ethtool -x` printed them; - is standard input.",
+        help="Key and indirection table as `ethtool -x` printed them, as text or JSON; - is "
+        "standard input.",
     ),
 ]
 ReportingChange = Annotated[
