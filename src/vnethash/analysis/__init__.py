@@ -4,16 +4,21 @@
 from vnethash.analysis.census import Census, merge
 from vnethash.analysis.flows import FLOW_DTYPE
 from vnethash.analysis.local import analyze
+from vnethash.analysis.planning import Aim, TrafficPlan, plan_analysis, plan_for
 from vnethash.analysis.result import Analysis, Load, Reason, Source, Windows
 
 __all__ = [
     "FLOW_DTYPE",
+    "Aim",
     "Analysis",
     "Census",
     "Load",
     "Reason",
     "Source",
+    "TrafficPlan",
     "Windows",
     "analyze",
     "merge",
+    "plan_analysis",
+    "plan_for",
 ]
