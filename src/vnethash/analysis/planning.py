@@ -80,9 +80,9 @@ class TrafficPlan:
     measure: Measure
     symmetric: bool
     """Whether both directions of a flow had to go to one queue."""
-    loads_before: tuple[float, ...]
+    loads_before: tuple[int, ...]
     """Packets or bytes of each queue."""
-    loads_after: tuple[float, ...]
+    loads_after: tuple[int, ...]
     bound: Bound
     """What the busiest queue has at least, whatever the key and the table."""
     moved: float
@@ -91,7 +91,7 @@ class TrafficPlan:
     """Keys that were looked at."""
     ethtool: RssConfig
     """As ``after``, if ``ethtool -X`` can set it, or the evenest with the same key that it can."""
-    ethtool_loads: tuple[float, ...]
+    ethtool_loads: tuple[int, ...]
 
     @property
     def changed(self) -> bool:
@@ -140,7 +140,7 @@ class TrafficPlan:
         }
 
 
-def _side(rss: RssConfig, loads: tuple[float, ...]) -> dict[str, Any]:
+def _side(rss: RssConfig, loads: tuple[int, ...]) -> dict[str, Any]:
     return {"rss": rss.to_json(), "loads": list(loads), "imbalance": balance.imbalance(loads)}
 
 
@@ -284,10 +284,10 @@ def _search(traffic: Traffic, base: RssConfig, aim: Aim) -> tuple[RssConfig, int
     return base.replace(key=found.key, indirection_table=found.table), found.tried
 
 
-def _queue_loads(traffic: Traffic, rss: RssConfig) -> tuple[float, ...]:
+def _queue_loads(traffic: Traffic, rss: RssConfig) -> tuple[int, ...]:
     buckets = traffic.buckets(rss.key, len(rss.indirection_table))
     loads = balance.queue_loads(rss.indirection_table, buckets, rss.queues, traffic.fixed)
-    return tuple(loads.tolist())
+    return tuple(int(load) for load in loads)  # sums of whole numbers
 
 
 def _moved(traffic: Traffic, before: RssConfig, after: RssConfig) -> float:

@@ -182,13 +182,10 @@ class _Runs:
             rest = sums[-1] - sums[start] + float(self._had[queue:].sum())
             share = rest / (len(self._had) - queue) - had
             end = self._end_of_first(start)
-            if share > sums[end] - sums[start]:
-                above = min(bisect_left(sums, sums[start] + share), len(self._loads))
-                over, under = (
-                    sums[above] - sums[start] - share,
-                    share + sums[start] - sums[above - 1],
-                )
-                end = above - 1 if under < over else above
+            goal = sums[start] + share
+            if goal > sums[end]:
+                above = min(bisect_left(sums, goal), len(self._loads))
+                end = above - 1 if goal - sums[above - 1] < sums[above] - goal else above
             last = self._last_end(start, usual - had, most - had)
             start = min(max(end, needed[queue]), last)
             ends.append(start)
