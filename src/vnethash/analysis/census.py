@@ -96,6 +96,10 @@ class Census:
         """
         if analysis.rss != self.rss:
             raise ConfigError("rss", "of the analyses to add up differ")
+        if analysis.anonymous:
+            raise ConfigError(
+                "analyses", "are anonymised", hint="add them up first, and anonymise the sum"
+            )
         windows = analysis.windows
         if windows is None:
             raise ConfigError("windows", "are missing: they are not known under another key")

@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 from vnethash.analysis.flows import Flows, hash_flows
 from vnethash.errors import ConfigError
 from vnethash.rss.config import RssConfig
+from vnethash.rss.keys import MICROSOFT_KEY, SYMMETRIC_KEY
 from vnethash.rss.native import Hasher
 from vnethash.virtio.hash_types import ReportType
 
 Counts = NDArray[np.uint64]
+
+PUBLIC_KEYS = (MICROSOFT_KEY, SYMMETRIC_KEY)
 
 
 class Reason(IntEnum):
@@ -65,12 +68,11 @@ class Windows:
 
     def by_queue(self, rss: RssConfig) -> tuple[Counts, Counts]:
         """Packets and bytes of each queue over time, shapes (n, queues)."""
-        table = np.array([*rss.indirection_table, rss.unclassified_queue], np.intp)
-        packets = np.zeros((len(self.starts_ns), rss.queues), np.uint64)
-        octets = packets.copy()
-        np.add.at(packets.T, table, self.packets.T)
-        np.add.at(octets.T, table, self.bytes.T)
-        return packets, octets
+        return _by_queue(self.packets, rss), _by_queue(self.bytes, rss)
+
+    def untimed_by_queue(self, rss: RssConfig) -> tuple[Counts, Counts]:
+        """Packets and bytes of each queue that have no time, shapes (queues,)."""
+        return _by_queue(self.untimed_packets, rss), _by_queue(self.untimed_bytes, rss)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +105,15 @@ class Analysis:
     captured_short: int
     """Packets of which less was captured than was on the wire."""
     sources: tuple[Source, ...]
+    anonymous: bool = False
+    """Addresses are not those of the traffic, and of ``hash_value`` only the bits that
+    are the index into the table are left (`vnethash.analysis.anonymize`)."""
 
     def under(self, rss: RssConfig) -> "Analysis":
         """The same traffic under another key, table, or other queues.
 
-        Raises ConfigError for other hash types or tunnels: what a flow is depends on them.
+        Raises ConfigError for other hash types or tunnels: what a flow is depends on
+        them; and for another key or length of the table if the flows are anonymous.
         """
         for name in ("hash_types", "tunnels"):
             if getattr(rss, name) != getattr(self.rss, name):
@@ -117,8 +123,23 @@ class Analysis:
         entries = len(rss.indirection_table)
         if rss.key == self.rss.key and entries == len(self.rss.indirection_table):
             return dataclasses.replace(self, rss=rss)
+        if self.anonymous:
+            raise ConfigError(
+                "key",
+                "cannot be changed where the addresses that it hashes are anonymised",
+                hint="change the configuration first, and anonymise then",
+            )
         flows = hash_flows(self.flows, Hasher(rss))
         return dataclasses.replace(self, rss=rss, flows=flows, windows=None)
+
+    def rss_json(self) -> dict[str, Any]:
+        """The configuration as JSON types. Without the key (None) if the analysis is
+        anonymous, unless it is one that everybody knows: a key that is secret keeps
+        others from choosing the queue of their packets."""
+        values = self.rss.to_json()
+        if self.anonymous and self.rss.key not in PUBLIC_KEYS:
+            values["key"] = None
+        return values
 
     @property
     def failed(self) -> tuple[Source, ...]:
@@ -171,6 +192,14 @@ class Analysis:
         # Not all of them belong to a flow.
         load.packets[ReportType.NONE], load.bytes[ReportType.NONE] = self.unhashed.sum(0)
         return load
+
+
+def _by_queue(amounts: Counts, rss: RssConfig) -> Counts:
+    """Shape (..., entries + 1) to (..., queues)."""
+    table = np.array([*rss.indirection_table, rss.unclassified_queue], np.intp)
+    sums = np.zeros((*amounts.shape[:-1], rss.queues), np.uint64)
+    np.add.at(sums.T, table, amounts.T)
+    return sums
 
 
 def _sums(flows: Flows, index: NDArray[Any], size: int) -> Load:

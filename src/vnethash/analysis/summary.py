@@ -22,7 +22,7 @@ def summary(
     """What was found, in JSON types: with the heaviest flows, and on request all windows."""
     queues = analysis.by_queue
     found: dict[str, Any] = {
-        "rss": analysis.rss.to_json(),
+        "rss": analysis.rss_json(),
         "packets": analysis.packets,
         "bytes": analysis.bytes,
         "flows": len(analysis.flows),
@@ -107,7 +107,7 @@ def _flow(analysis: Analysis, number: int) -> dict[str, Any]:
         "kind": ReportType(flow["kind"]).name,
         "packets": int(flow["packets"]),
         "bytes": int(flow["bytes"]),
-        "hash_value": int(flow["hash_value"]),
+        "hash_value": None if analysis.anonymous else int(flow["hash_value"]),
         "hash_report": ReportType(flow["report"]).name,
         "bucket": int(analysis.flow_buckets[number]) if is_hashed else None,
         "queue": int(analysis.flow_queues[number]),
