@@ -21,6 +21,12 @@ from vnethash.cli.options import (
     parse_duration,
 )
 from vnethash.cli.output import console, emit_json, print_error, progress
+from vnethash.cli.sharing import (
+    AnonymizeKeyOption,
+    AnonymizeOption,
+    anonymizer_from_options,
+    shareable,
+)
 from vnethash.stats import Measure
 
 if TYPE_CHECKING:
@@ -95,6 +101,8 @@ def analyze_command(
     by: ByOption = Measure.PACKETS,
     window: WindowOption = "1ms",
     jobs: JobsOption = None,
+    anonymize: AnonymizeOption = False,
+    anonymize_key: AnonymizeKeyOption = None,
     top: Annotated[
         int,
         typer.Option("--top", "-n", metavar="N", min=0, help="How many of the heaviest flows."),
@@ -117,11 +125,13 @@ def analyze_command(
     from vnethash.analysis.summary import summary
 
     rss = config_from_options(queues, key, types, indirection, unclassified, config, tunnels)
+    anonymizer = anonymizer_from_options(anonymize, anonymize_key)
     analysis = analyze_with_progress(files, rss, window=window, jobs=jobs)
+    shown = shareable(analysis, anonymizer)
     if json:
-        emit_json(summary(analysis, by=by, flows=top, windows=windows))
+        emit_json(summary(shown, by=by, flows=top, windows=windows))
     else:
-        _show(analysis, by, top, buckets=buckets, windows=windows)
+        _show(shown, by, top, buckets=buckets, windows=windows)
     tell_failures(analysis, as_json=json)
 
 
@@ -312,7 +322,8 @@ def _flows(analysis: "Analysis", by: Measure, top: int) -> "Table":
     total = max(analysis.packets if by is Measure.PACKETS else analysis.bytes, 1)
     for number in heaviest(analysis.flows, top, by):
         flow = analysis.flows[number]
-        hashed = [f"{flow['hash_value']:#010x}", f"{analysis.flow_buckets[number]}"]
+        value = "-" if analysis.anonymous else f"{flow['hash_value']:#010x}"
+        hashed = [value, f"{analysis.flow_buckets[number]}"]
         table.add_row(
             flow_text(flow),
             f"{flow['packets']:,}",

@@ -28,6 +28,7 @@ from vnethash.cli.output import print_error, print_failure
 from vnethash.cli.plan import plan_command
 from vnethash.cli.probe import probe_command
 from vnethash.cli.replay import replay_command
+from vnethash.cli.report import report_command
 from vnethash.cli.serve import serve_command
 from vnethash.cli.show import show_command
 from vnethash.cli.stats import stats_command
@@ -139,6 +140,13 @@ _register(
     "vnethash plan captures/ --by bytes --symmetric --output plan.json",
     "vnethash plan capture.pcap --for-ethtool --device eth1 --json",
     "vnethash plan --find-port 192.0.2.1 198.51.100.7:443 --queue 3 --queues 8",
+)
+_register(
+    "report",
+    report_command,
+    "vnethash report capture.pcap --queues 8 --output report.html",
+    "vnethash report captures/ --config rss.json --plan --plot pictures",
+    "vnethash report capture.pcap --anonymize-key site.key --plot report.png",
 )
 _register(
     "bench",
