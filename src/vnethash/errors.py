@@ -131,6 +131,15 @@ class CaptureError(VnethashError):
         self.offset = offset
 
 
+class FlowTableError(VnethashError):
+    """A flow table cannot be read, or is none."""
+
+    def __init__(self, path: str, reason: str, *, hint: str | None = None) -> None:
+        super().__init__(f"{path}: {reason}", hint=hint)
+        self.path = path
+        self.reason = reason
+
+
 class VhostUserError(VnethashError):
     """A vhost-user message that breaks the protocol or cannot be done.
 

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+"""Tables whose rows are lines: separated by comma, tab, semicolon, bar or space; Zeek's logs."""
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vnethash.analysis.extras import load
+from vnethash.analysis.tables.cells import parse_address
+from vnethash.analysis.tables.columns import Given, Layout, Role, find_columns, find_layout
+from vnethash.analysis.tables.rows import Chunk, Rejected
+from vnethash.analysis.tables.streams import Decompressed, damaged
+from vnethash.errors import FlowTableError
+
+_BLOCK = 4 << 20
+_DELIMITERS = ",\t;| "
+_PREAMBLE = 20
+"""Lines that may stand before the names of the columns."""
+_EMPTY = ("", "-", "(empty)", "NULL", "null", "None", "NaN", "nan", "N/A", "\\N")
+_ENCODED = (Role.SOURCE, Role.DESTINATION, Role.PROTOCOL)
+_SHOWN = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """How the lines of a table are to be read."""
+
+    delimiter: str
+    names: Sequence[str]
+    lines: int
+    """That come before the first row."""
+    length: int
+    """Bytes of them."""
+    empty: tuple[str, ...] = _EMPTY
+    quoted: bool = True
+
+
+def read_delimited(stream: Decompressed, given: Given, path: str) -> tuple[Layout, Iterator[Chunk]]:
+    """The layout and the rows of a table of text. Raises FlowTableError."""
+    header = find_header(stream.head, given, path)
+    layout = find_layout(header.names, given, path)
+    return layout, _chunks(stream, header, layout, path)
+
+
+def find_header(head: bytes, given: Given, path: str) -> Header:
+    """From the first bytes of a file. Raises FlowTableError if it has no lines."""
+    lines = head.split(b"\n")
+    if len(lines) > 1:
+        lines.pop()  # may be cut short
+    if lines[0].startswith(b"#separator"):
+        return _zeek_header(lines, path)
+    length = 0
+    fallback: list[str] = []
+    for number, line in enumerate(lines[:_PREAMBLE], 1):
+        length += len(line) + 1
+        for delimiter in _DELIMITERS:
+            names = _fields(line, delimiter)
+            columns = find_columns(names, given)
+            if Role.SOURCE in columns and Role.DESTINATION in columns:
+                first = columns[Role.SOURCE][0]
+                if parse_address(names[first]) is not None:  # given by position, without a header
+                    number, length = number - 1, length - len(line) - 1
+                return Header(delimiter, names, number, length)
+        if not fallback and line.strip():
+            fallback = max((_fields(line, delimiter) for delimiter in _DELIMITERS), key=len)
+    find_layout(fallback, given, path)  # which says what is missing
+    raise FlowTableError(path, "is empty")
+
+
+def _fields(line: bytes, delimiter: str) -> list[str]:
+    text = line.decode("utf-8", "replace").removeprefix("\ufeff").rstrip("\r")
+    try:
+        fields = next(csv.reader([text], delimiter=delimiter), [])
+    except csv.Error:  # a line of what is no table
+        return []
+    return [field.strip().removeprefix("#").strip() for field in fields]
+
+
+def _zeek_header(lines: Sequence[bytes], path: str) -> Header:
+    """Its lines tell how the others are to be read (docs.zeek.org, "Zeek Log Formats")."""
+    count = next((n for n, line in enumerate(lines) if not line.startswith(b"#")), len(lines))
+    told = lines[:count]
+    separator = told[0].partition(b" ")[2].decode("latin-1")
+    separator = separator.encode().decode("unicode_escape") or "\t"
+    tags = (line.decode("utf-8", "replace").split(separator) for line in told[1:])
+    fields = {tag: rest for tag, *rest in tags}
+    if "#fields" not in fields or len(separator) != 1:
+        raise FlowTableError(path, "is a Zeek log without #fields")
+    unset = (*fields.get("#unset_field", ["-"])[:1], *fields.get("#empty_field", ["(empty)"])[:1])
+    length = sum(len(line) + 1 for line in told)
+    return Header(separator, fields["#fields"], count, length, ("", *unset), quoted=False)
+
+
+class _Skipped:
+    """Lines that have not as many fields as there are columns; pyarrow leaves them out.
+
+    It reads ahead in a thread of its own: they are told before the rows around them.
+    """
+
+    def __init__(self, header: Header) -> None:
+        self._header = header
+        self._lock = Lock()
+        self._numbers: list[int] = []
+        self._told: list[tuple[int, str]] = []
+        self._rows = 0
+        self._ended = False
+
+    def __call__(self, row: Any) -> str:
+        try:
+            text = row.text
+        except UnicodeDecodeError:
+            text = "?"
+        with self._lock:
+            self._numbers.append(row.number)
+            # nfdump ends with a summary, which is a table of its own.
+            self._ended |= text.startswith("Summary")
+            # A comment, or what Zeek ends with.
+            if text.strip() and not text.startswith("#") and not self._ended:
+                self._told.append((row.number, text))
+        return "skip"
+
+    def numbers(self, rows: int) -> NDArray[np.int64]:
+        """Lines of the next ``rows`` rows, from 1, counting every line of the file."""
+        with self._lock:
+            skipped = np.array(self._numbers, np.int64) - 1
+        place = np.arange(self._rows, self._rows + rows)
+        self._rows += rows
+        # The row before which each of them was left out.
+        before = np.maximum.accumulate(skipped - np.arange(len(skipped)))
+        place += np.searchsorted(before, place, side="right")
+        return place + 1 + self._header.lines
+
+    def rejected(self) -> tuple[Rejected, ...]:
+        """Those since the last call."""
+        with self._lock:
+            told, self._told = self._told, []
+        if not told:
+            return ()
+        number, text = told[0]
+        columns = len(self._header.names)
+        first = f"line {number + self._header.lines}: {text[:_SHOWN]!r}"
+        return (Rejected(f"not of {columns} columns", len(told), first),)
+
+
+def _chunks(stream: Decompressed, header: Header, layout: Layout, path: str) -> Iterator[Chunk]:
+    pa, reading = load("pyarrow", "flow tables"), load("pyarrow.csv", "flow tables")
+    stream.ahead.read(header.length)
+    skipped = _Skipped(header)
+    encoded = {index for role in _ENCODED for index in layout.columns.get(role, ())}
+    encoded |= set(layout.only)
+    text, words = pa.binary(), pa.dictionary(pa.int32(), pa.binary())
+    names = [str(index) for index in range(len(header.names))]
+    try:
+        batches = reading.open_csv(
+            pa.PythonFile(stream.ahead, mode="r"),
+            # One thread: pyarrow numbers the lines, and other cores have other files.
+            read_options=reading.ReadOptions(
+                use_threads=False, block_size=_BLOCK, column_names=names
+            ),
+            parse_options=reading.ParseOptions(
+                delimiter=header.delimiter,
+                quote_char='"' if header.quoted else False,
+                ignore_empty_lines=False,
+                invalid_row_handler=skipped,
+            ),
+            convert_options=reading.ConvertOptions(
+                include_columns=[names[index] for index in layout.used],
+                column_types={
+                    names[index]: words if index in encoded else text for index in layout.used
+                },
+                null_values=list(header.empty),
+                strings_can_be_null=True,
+            ),
+        )
+        for batch in batches:
+            columns = dict(zip(layout.used, batch.columns, strict=True))
+            numbers = skipped.numbers(batch.num_rows)
+            yield Chunk(
+                columns, batch.num_rows, numbers, "line", skipped.rejected(), stream.bytes_read
+            )
+    except (pa.ArrowException, OSError, EOFError) as error:
+        if "Empty CSV file" not in str(error):
+            raise damaged(path, error) from error
+    if rest := skipped.rejected():
+        nothing = {index: pa.nulls(0, text) for index in layout.used}
+        yield Chunk(nothing, 0, np.empty(0, np.int64), "line", rest, stream.bytes_read)
