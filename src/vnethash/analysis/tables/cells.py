@@ -66,9 +66,7 @@ def addresses(column: Any) -> Addresses:
     if not _is_text(column.type):
         column = column.cast(pa.string(), safe=False)
     encoded = column.dictionary_encode()
-    uniques = [cell for cell in encoded.dictionary.to_pylist() if cell is not None]
-    # A file that does not say it is text may well be; addresses of 4 letters are none.
-    if uniques and all(isinstance(cell, bytes) and len(cell) in (4, 16) for cell in uniques):
+    if not _is_string(column.type) and _is_packed(encoded.dictionary.to_pylist()):
         return Addresses(*_of_uniques(encoded, lambda values: _parsed(values, _unpack)))
     return Addresses(*_of_uniques(encoded, _of_text))
 
@@ -94,7 +92,7 @@ def whole_numbers(column: Any) -> Numbers:
     if types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if types.is_integer(column.type):
-        raw = column.fill_null(-1) if column.null_count else column
+        raw = column.fill_null(0) if column.null_count else column
         values = raw.to_numpy(zero_copy_only=False).astype(np.int64)
         valid = np.ones(len(values), np.bool_)
         if types.is_uint64(column.type):
@@ -194,10 +192,20 @@ def _valid(column: Any) -> NDArray[np.bool_]:
     return valid
 
 
+def _is_string(kind: Any) -> bool:
+    types = load("pyarrow", "flow tables").types
+    checks = ("is_string", "is_large_string", "is_string_view")
+    return any(getattr(types, check)(kind) for check in checks if hasattr(types, check))
+
+
 def _is_text(kind: Any) -> bool:
     types = load("pyarrow", "flow tables").types
-    checks = ("is_string", "is_binary", "is_large_string", "is_large_binary", "is_string_view")
-    return any(getattr(types, check)(kind) for check in checks if hasattr(types, check))
+    return _is_string(kind) or types.is_binary(kind) or types.is_large_binary(kind)
+
+
+def _is_packed(cells: list[bytes]) -> bool:
+    """Whether bytes are addresses as they lie in a packet, and not text without a type."""
+    return all(len(cell) in (4, 16) for cell in cells) and None in map(parse_address, cells)
 
 
 def _as_string(column: Any, trim: bool) -> Any:

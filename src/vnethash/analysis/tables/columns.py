@@ -42,10 +42,10 @@ _USUAL: Mapping[Role, str] = {
     " tcpsrcport+udpsrcport",
     Role.DESTINATION_PORT: "destinationtransportport l4dstport idrespp respp dstport dp dport"
     " dsport destport destinationport tcpdstport+udpdstport",
-    Role.PROTOCOL: "protocolidentifier protocol proto pr prot ipproto+ipv6nxt ipprotocol"
+    Role.PROTOCOL: "protocolidentifier protocol proto prot pro pr ipproto+ipv6nxt ipprotocol"
     " transport l4proto",
     Role.TIME: "flowstartmilliseconds flowstartmicroseconds flowstartnanoseconds"
-    " flowstartseconds firstseen ts stime flowstart starttime start first timestamp"
+    " flowstartseconds flowstart firstseen ts stime starttime start first timestamp"
     " frametimeepoch time",
 }
 

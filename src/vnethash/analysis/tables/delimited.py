@@ -17,7 +17,7 @@ from vnethash.analysis.tables.rows import Chunk, Rejected
 from vnethash.analysis.tables.streams import Decompressed, damaged
 from vnethash.errors import FlowTableError
 
-_BLOCK = 4 << 20
+_BLOCK = 1 << 20
 _DELIMITERS = ",\t;| "
 _PREAMBLE = 20
 """Lines that may stand before the names of the columns."""
@@ -96,6 +96,35 @@ def _zeek_header(lines: Sequence[bytes], path: str) -> Header:
     return Header(separator, fields["#fields"], count, length, ("", *unset), quoted=False)
 
 
+class _Lines:
+    """Whole lines for pyarrow: of a file that breaks off, all before the one that broke.
+
+    A question mark stands for every byte that is no ASCII: pyarrow would stop at a line
+    to skip that is no UTF-8, and there is none in addresses and numbers.
+    """
+
+    closed = False
+    _QUESTION = bytes(byte if byte < 0x80 else ord("?") for byte in range(256))
+
+    def __init__(self, stream: Decompressed) -> None:
+        self._stream = stream
+        self._rest = b""
+        self.error: FlowTableError | None = None
+
+    def read(self, size: int) -> bytes:
+        try:
+            data = self._rest + self._stream.read(max(size - len(self._rest), 0))
+        except FlowTableError as error:
+            self.error, self._rest = error, b""
+            return b""
+        end = data.rfind(b"\n") + 1 if len(data) >= size else len(data)
+        data, self._rest = data[: end or len(data)], data[end or len(data) :]
+        return data if data.isascii() else data.translate(self._QUESTION)
+
+    def close(self) -> None:
+        """The file is not ours."""
+
+
 class _Skipped:
     """Lines that have not as many fields as there are columns; pyarrow leaves them out.
 
@@ -111,10 +140,7 @@ class _Skipped:
         self._ended = False
 
     def __call__(self, row: Any) -> str:
-        try:
-            text = row.text
-        except UnicodeDecodeError:
-            text = "?"
+        text = row.text
         with self._lock:
             self._numbers.append(row.number)
             # nfdump ends with a summary, which is a table of its own.
@@ -149,15 +175,15 @@ class _Skipped:
 
 def _chunks(stream: Decompressed, header: Header, layout: Layout, path: str) -> Iterator[Chunk]:
     pa, reading = load("pyarrow", "flow tables"), load("pyarrow.csv", "flow tables")
-    stream.ahead.read(header.length)
-    skipped = _Skipped(header)
+    stream.read(header.length)
+    lines, skipped = _Lines(stream), _Skipped(header)
     encoded = {index for role in _ENCODED for index in layout.columns.get(role, ())}
     encoded |= set(layout.only)
-    text, words = pa.binary(), pa.dictionary(pa.int32(), pa.binary())
+    text, words = pa.string(), pa.dictionary(pa.int32(), pa.string())
     names = [str(index) for index in range(len(header.names))]
     try:
         batches = reading.open_csv(
-            pa.PythonFile(stream.ahead, mode="r"),
+            pa.PythonFile(lines, mode="r"),
             # One thread: pyarrow numbers the lines, and other cores have other files.
             read_options=reading.ReadOptions(
                 use_threads=False, block_size=_BLOCK, column_names=names
@@ -183,9 +209,11 @@ def _chunks(stream: Decompressed, header: Header, layout: Layout, path: str) -> 
             yield Chunk(
                 columns, batch.num_rows, numbers, "line", skipped.rejected(), stream.bytes_read
             )
-    except (pa.ArrowException, OSError, EOFError) as error:
+    except (pa.ArrowException, OSError) as error:
         if "Empty CSV file" not in str(error):
             raise damaged(path, error) from error
     if rest := skipped.rejected():
         nothing = {index: pa.nulls(0, text) for index in layout.used}
         yield Chunk(nothing, 0, np.empty(0, np.int64), "line", rest, stream.bytes_read)
+    if lines.error:
+        raise lines.error

@@ -13,7 +13,7 @@ from vnethash.analysis.tables.rows import Chunk, Rejected
 from vnethash.analysis.tables.streams import Decompressed
 from vnethash.errors import FlowTableError
 
-_BLOCK = 4 << 20
+_BLOCK = 1 << 20
 _LONGEST = 64 << 20
 _SHOWN = 40
 
@@ -81,12 +81,12 @@ def _chunk(
         rejected = (Rejected("not a JSON object", len(spoilt), where),)
     arrays = {
         # A lone surrogate is JSON, but no text.
-        index: pa.array([_utf8(cell) for cell in column], pa.binary())
+        index: pa.array([_utf8(cell) for cell in column], pa.string())
         for index, column in columns.items()
     }
     places = np.array(numbers, np.int64) + before + 1
     return Chunk(arrays, len(numbers), places, "line", rejected, bytes_read)
 
 
-def _utf8(cell: str | None) -> bytes | None:
-    return None if cell is None else cell.encode("utf-8", "replace")
+def _utf8(cell: str | None) -> str | None:
+    return None if cell is None else cell.encode("utf-8", "replace").decode()

@@ -16,6 +16,7 @@ _ARROW = {
     b"BZh": "bz2",
     b"\x04\x22\x4d\x18": "lz4",
 }
+_STEP = 1 << 16
 _XZ = b"\xfd7zXZ\x00"
 
 
@@ -31,13 +32,11 @@ class Ahead:
         self.taken = 0
         """Bytes that `read` gave."""
 
-    def read(self, size: int = -1) -> bytes:
-        if size < 0:
-            data, self._left = self._left + self._file.read(), b""
-        elif self._left:
+    def read(self, size: int) -> bytes:
+        if self._left:
             data, self._left = self._left[:size], self._left[size:]
         else:
-            data = self._file.read(size)
+            data = bytes(self._file.read(size))
         self.taken += len(data)
         return data
 
@@ -61,6 +60,7 @@ class Decompressed:
         elif self._raw.head.startswith(_XZ):
             # Read to its end, or left; there is nothing of its own to close.
             stream = lzma.LZMAFile(self._raw)  # type: ignore[arg-type]  # noqa: SIM115
+        self._error: FlowTableError | None = None
         self._errors = (pa.ArrowException, OSError, EOFError, lzma.LZMAError)
         try:
             self.ahead = Ahead(stream, HEAD)
@@ -78,11 +78,22 @@ class Decompressed:
         return self._raw.taken
 
     def read(self, size: int) -> bytes:
-        """``size`` bytes of the content, fewer at its end. Raises FlowTableError."""
-        try:
-            return _fill(self.ahead, size)
-        except self._errors as error:
-            raise damaged(self._path, error) from error
+        """``size`` bytes of the content, fewer at its end. Raises FlowTableError where it
+        breaks off, after all that is before."""
+        parts: list[bytes] = []
+        while size and self._error is None:
+            try:
+                part = self.ahead.read(min(size, _STEP))
+            except self._errors as error:
+                self._error = damaged(self._path, error)
+                break
+            if not part:
+                return b"".join(parts)
+            parts.append(part)
+            size -= len(part)
+        if self._error and not parts:
+            raise self._error
+        return b"".join(parts)
 
 
 def damaged(path: str, error: Exception) -> FlowTableError:

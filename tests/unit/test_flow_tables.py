@@ -1,0 +1,819 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+"""Flow tables: what exporters write is read as they mean it, and what cannot be read is told."""
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import tracemalloc
+from collections.abc import Iterable
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vnethash.analysis.flows import endpoints, hash_flows
+from vnethash.analysis.tables import (
+    UNTIMED,
+    FlowBatch,
+    Role,
+    is_flow_table,
+    merge_rejected,
+    open_flow_table,
+    parse_columns,
+    read_arrow,
+    rejected_text,
+)
+from vnethash.analysis.tables.cells import parse_address
+from vnethash.errors import ConfigError, FlowTableError
+from vnethash.rss.config import RssConfig
+from vnethash.rss.native import Hasher
+from vnethash.rss.reference import Protocol, classify_tuple
+from vnethash.virtio.hash_types import ReportType
+
+RSS = RssConfig.default(8)
+SECOND = 10**9
+NOON = 1_709_294_400 * SECOND  # 2024-03-01 12:00:00 UTC
+
+
+class Row(NamedTuple):
+    source: str
+    destination: str
+    source_port: int
+    destination_port: int
+    kind: ReportType
+    packets: int
+    bytes: int
+    time: int | None = None
+
+
+A, B, SIX_A, SIX_B = "192.0.2.1", "198.51.100.7", "2001:db8::1", "2001:db8:ffff::2"
+TCP4, UDP6, IP4, IP6 = ReportType.TCPv4, ReportType.UDPv6, ReportType.IPv4, ReportType.IPv6
+
+
+def rows_of(batches: Iterable[FlowBatch]) -> list[Row]:
+    rows = []
+    for batch in batches:
+        for number, flow in enumerate(batch.flows):
+            time = None if batch.times_ns is None else int(batch.times_ns[number])
+            rows.append(
+                Row(
+                    *endpoints(flow),
+                    ReportType(flow["kind"]),
+                    int(flow["packets"]),
+                    int(flow["bytes"]),
+                    None if time == UNTIMED else time,
+                )
+            )
+    return rows
+
+
+def read(content: bytes | str, columns: str = "", name: str = "flows.csv") -> list[FlowBatch]:
+    data = content.encode() if isinstance(content, str) else content
+    given = parse_columns(columns) if columns else None
+    return list(open_flow_table(name, given, file=io.BytesIO(data)))
+
+
+def told(batches: Iterable[FlowBatch]) -> str | None:
+    return rejected_text(part for batch in batches for part in batch.rejected)
+
+
+ZEEK = """#separator \\x09
+#set_separator\t,
+#empty_field\t(empty)
+#unset_field\t-
+#path\tconn
+#open\t2024-03-01-12-00-00
+#fields\tts\tuid\tid.orig_h\tid.orig_p\tid.resp_h\tid.resp_p\tproto\tservice\tduration\torig_bytes\
+\tresp_bytes\tconn_state\torig_pkts\torig_ip_bytes\tresp_pkts\tresp_ip_bytes\ttunnel_parents
+#types\ttime\tstring\taddr\tport\taddr\tport\tenum\tstring\tinterval\tcount\tcount\tstring\tcount\
+\tcount\tcount\tcount\tset[string]
+1709294400.250000\tC1a\t192.0.2.1\t40000\t198.51.100.7\t443\ttcp\tssl\t1.5\t700\t9000\tSF\t10\t1220\
+\t12\t9624\t-
+1709294401.000000\tC2b\t2001:db8::1\t5353\t2001:db8:ffff::2\t53\tudp\tdns\t-\t-\t-\tS0\t1\t68\t0\t0\
+\t(empty)
+1709294402.000000\tC3c\t192.0.2.1\t8\t198.51.100.7\t0\ticmp\t-\t-\t-\t-\tOTH\t2\t168\t2\t168\t-
+#close\t2024-03-01-13-00-00
+"""
+ZEEK_ROWS = {
+    Row(A, B, 40000, 443, TCP4, 10, 1220, NOON + SECOND // 4),
+    Row(B, A, 443, 40000, TCP4, 12, 9624, NOON + SECOND // 4),
+    Row(SIX_A, SIX_B, 5353, 53, UDP6, 1, 68, NOON + SECOND),
+    Row(A, B, 0, 0, IP4, 2, 168, NOON + 2 * SECOND),
+    Row(B, A, 0, 0, IP4, 2, 168, NOON + 2 * SECOND),
+}
+ZEEK_JSON = "\n".join(
+    json.dumps(dict(row, uid="C1", conn_state="SF"))
+    for row in (
+        {
+            "ts": 1709294400.25,
+            "id.orig_h": A,
+            "id.orig_p": 40000,
+            "id.resp_h": B,
+            "id.resp_p": 443,
+            "proto": "tcp",
+            "orig_pkts": 10,
+            "orig_ip_bytes": 1220,
+            "resp_pkts": 12,
+            "resp_ip_bytes": 9624,
+        },
+        {
+            "ts": 1709294401,
+            "id.orig_h": SIX_A,
+            "id.orig_p": 5353,
+            "id.resp_h": SIX_B,
+            "id.resp_p": 53,
+            "proto": "udp",
+            "orig_pkts": 1,
+            "orig_ip_bytes": 68,
+        },
+    )
+)
+NFDUMP = """ts,te,td,sa,da,sp,dp,pr,flg,fwd,stos,ipkt,ibyt,opkt,obyt,in,out,sas,das
+2024-03-01 12:00:00,2024-03-01 12:00:05,5.000,192.0.2.1,198.51.100.7,40000,443,TCP,...AP.S.,0,0,10,\
+1220,12,9624,3,4,0,0
+2024-03-01 12:00:01,2024-03-01 12:00:01,0.000,2001:db8::1,2001:db8:ffff::2,5353,53,UDP,........,0,\
+0,1,68,0,0,3,4,0,0
+2024-03-01 12:00:02,2024-03-01 12:00:02,0.000,192.0.2.1,198.51.100.7,0,8.0,ICMP,........,0,0,2,168,\
+0,0,3,4,0,0
+Summary
+flows,bytes,packets,avg_bps,avg_pps,avg_bpp
+3,1456,13,0,0,0
+"""
+NFDUMP_NEW = """firstSeen,duration,proto,srcAddr,srcPort,dstAddr,dstPort,packets,bytes,flows
+2024-03-01 12:00:00.250,5.000,TCP,192.0.2.1,40000,198.51.100.7,443,10,1220,1
+2024-03-01 12:00:01.000,0.000,UDP,2001:db8::1,5353,2001:db8:ffff::2,53,1,68,1
+"""
+NFDUMP_FAST = """cnt,af,firstSeen,lastSeen,proto,srcAddr,srcPort,dstAddr,dstPort,srcAS,dstAS,input,\
+output,flags,srcTos,packets,bytes
+1,2,1709294400250,1709294405250,6,192.0.2.1,40000,198.51.100.7,443,0,0,3,4,...AP.S.,0,10,1220
+2,10,1709294401000,1709294401000,17,2001:db8::1,5353,2001:db8:ffff::2,53,0,0,3,4,........,0,1,68
+"""
+IPFIX = """flowStartMilliseconds;sourceIPv4Address;destinationIPv4Address;sourceIPv6Address;\
+destinationIPv6Address;sourceTransportPort;destinationTransportPort;protocolIdentifier;\
+packetDeltaCount;octetDeltaCount
+1709294400250;192.0.2.1;198.51.100.7;::;::;40000;443;6;10;1220
+1709294401000;0.0.0.0;0.0.0.0;2001:db8::1;2001:db8:ffff::2;5353;53;17;1;68
+"""
+SILK = """            sIP|            dIP|sPort|dPort|pro|   packets|     bytes|   flags|\
+                  sTime| duration|
+      192.0.2.1|   198.51.100.7|40000|  443|  6|        10|      1220| SPA    |\
+2024/03/01T12:00:00.250|    5.000|
+    2001:db8::1| 2001:db8:ffff::2| 5353|   53| 17|         1|        68|        |\
+2024/03/01T12:00:01.000|    0.000|
+"""
+VPC = """version account-id interface-id srcaddr dstaddr srcport dstport protocol packets bytes \
+start end action log-status
+2 123456789010 eni-1235b8ca 192.0.2.1 198.51.100.7 40000 443 6 10 1220 1709294400 1709294460 \
+ACCEPT OK
+2 123456789010 eni-1235b8ca 2001:db8::1 2001:db8:ffff::2 5353 53 17 1 68 1709294401 1709294460 \
+ACCEPT OK
+2 123456789010 eni-1235b8ca - - - - - - - 1709294460 1709294520 - NODATA
+"""
+NPROBE = """IPV4_SRC_ADDR,L4_SRC_PORT,IPV4_DST_ADDR,L4_DST_PORT,PROTOCOL,IN_BYTES,IN_PKTS,\
+OUT_BYTES,OUT_PKTS
+192.0.2.1,40000,198.51.100.7,443,6,1220,10,9624,12
+"""
+ARGUS = """srcip,sport,dstip,dsport,proto,sbytes,dbytes,Spkts,Dpkts,Stime
+192.0.2.1,40000,198.51.100.7,443,tcp,1220,9624,10,12,1709294400
+"""
+FLOW_TOOLS = """#:unix_secs,dpkts,doctets,srcaddr,dstaddr,srcport,dstport,prot
+1709294400,10,1220,192.0.2.1,198.51.100.7,40000,443,6
+"""
+SURICATA = "\n".join(
+    [
+        json.dumps({"event_type": "stats", "stats": {"uptime": 8}}),
+        json.dumps(
+            {
+                "timestamp": "2024-03-01T12:01:00.000000+0000",
+                "event_type": "flow",
+                "src_ip": A,
+                "src_port": 40000,
+                "dest_ip": B,
+                "dest_port": 443,
+                "proto": "TCP",
+                "flow": {
+                    "pkts_toserver": 10,
+                    "pkts_toclient": 12,
+                    "bytes_toserver": 1220,
+                    "bytes_toclient": 9624,
+                    "start": "2024-03-01T12:00:00.250000+0000",
+                },
+            }
+        ),
+        json.dumps({"event_type": "dns", "src_ip": A, "dest_ip": B, "src_port": 1, "dest_port": 2}),
+    ]
+)
+TSHARK = """frame.time_epoch,ip.src,ip.dst,ipv6.src,ipv6.dst,tcp.srcport,tcp.dstport,udp.srcport,\
+udp.dstport,ip.proto,ipv6.nxt,frame.len
+1709294400.250000000,192.0.2.1,198.51.100.7,,,40000,443,,,6,,1234
+1709294401.000000000,,,2001:db8::1,2001:db8:ffff::2,,,5353,53,,17,82
+"""
+FORWARD = Row(A, B, 40000, 443, TCP4, 10, 1220, NOON + SECOND // 4)
+BACKWARD = Row(B, A, 443, 40000, TCP4, 12, 9624, NOON + SECOND // 4)
+QUERY = Row(SIX_A, SIX_B, 5353, 53, UDP6, 1, 68, NOON + SECOND)
+
+
+def at(row: Row, time: int | None) -> Row:
+    return row._replace(time=time)
+
+
+FORMATS = {
+    "zeek": (ZEEK, ZEEK_ROWS),
+    "zeek-json": (ZEEK_JSON, {FORWARD, BACKWARD, QUERY}),
+    "nfdump": (
+        NFDUMP,
+        {
+            at(FORWARD, NOON),
+            at(BACKWARD, NOON),
+            QUERY,
+            Row(A, B, 0, 0, IP4, 2, 168, NOON + 2 * SECOND),
+        },
+    ),
+    "nfdump-1.7.4": (NFDUMP_NEW, {FORWARD, QUERY}),
+    "nfdump-fast": (NFDUMP_FAST, {FORWARD, QUERY}),
+    "ipfix": (IPFIX, {FORWARD, QUERY}),
+    "silk": (SILK, {FORWARD, QUERY}),
+    "vpc": (VPC, {at(FORWARD, NOON), QUERY}),
+    "nprobe": (NPROBE, {at(FORWARD, None), at(BACKWARD, None)}),
+    "argus": (ARGUS, {at(FORWARD, NOON), at(BACKWARD, NOON)}),
+    "flow-tools": (FLOW_TOOLS, {at(FORWARD, None)}),
+    "suricata": (
+        SURICATA,
+        {FORWARD, BACKWARD},
+    ),
+    "tshark": (TSHARK, {FORWARD._replace(packets=1, bytes=1234), QUERY._replace(bytes=82)}),
+    "plain": (
+        "src,dst,sport,dport\n192.0.2.1,198.51.100.7,40000,443\n",
+        {Row(A, B, 40000, 443, TCP4, 1, 0)},
+    ),
+    "addresses": (
+        "src\tdst\n192.0.2.1\t198.51.100.7\n2001:db8::1\t2001:db8:ffff::2\n",
+        {Row(A, B, 0, 0, IP4, 1, 0), Row(SIX_A, SIX_B, 0, 0, IP6, 1, 0)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_formats(name: str) -> None:
+    content, expected = FORMATS[name]
+    batches = read(content)
+    rows = rows_of(batches)
+    assert told(batches) is None
+    assert set(rows) == expected
+    assert len(rows) == len(expected)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_hashes_as_the_reference_does(name: str) -> None:
+    for batch in read(FORMATS[name][0]):
+        hashed = hash_flows(batch.flows, Hasher(RSS))
+        for flow in hashed:
+            source, destination, *ports = endpoints(flow)
+            kind = ReportType(flow["kind"])
+            protocol = {2: Protocol.TCP, 0: Protocol.UDP}.get(kind % 3)
+            expected = classify_tuple(RSS, source, destination, protocol, *ports)
+            assert (flow["hash_value"], flow["report"]) == (expected.hash_value, kind)
+            assert expected.hash_report is kind
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_formats_are_taken_for_flow_tables(name: str) -> None:
+    assert is_flow_table(FORMATS[name][0].encode()[:700])
+
+
+def test_other_files_are_not() -> None:
+    assert not is_flow_table(b"")
+    assert not is_flow_table(b"\xd4\xc3\xb2\xa1\x02\x00\x04\x00")
+    assert not is_flow_table(bytes(100))
+    assert is_flow_table(b"PAR1\x15\x04")
+    assert is_flow_table("\ufeffsource,destination,städte".encode()[:-5])
+
+
+@pytest.mark.parametrize(
+    "pack",
+    [gzip.compress, bz2.compress, lzma.compress, zstandard.compress],
+    ids=["gzip", "bz2", "xz", "zstd"],
+)
+def test_compressed(pack: Any) -> None:
+    assert set(rows_of(read(pack(ZEEK.encode())))) == ZEEK_ROWS
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress], ids=["gzip", "zstd"])
+def test_compressed_in_several_parts(pack: Any) -> None:
+    rows = rows_of(read(pack(VPC.encode()) + pack(b"".join([VPC.encode().splitlines(True)[1]]))))
+    assert rows.count(at(FORWARD, NOON)) == 2
+
+
+def test_a_compressed_table_that_ends_too_early_gives_what_there_is() -> None:
+    rng = np.random.default_rng(1)
+    ports = rng.integers(1, 65536, 400_000)
+    text = "src,dst,sport,dport\n" + "".join(f"192.0.2.1,198.51.100.7,{p},443\n" for p in ports)
+    whole = gzip.compress(text.encode(), 1)
+    batches: list[FlowBatch] = []
+    with pytest.raises(FlowTableError, match=r"^x\.gz: cannot be read further: "):
+        batches.extend(open_flow_table("x.gz", file=io.BytesIO(whole[: len(whole) * 3 // 4])))
+    found = rows_of(batches)
+    # Every whole line, and no part of one.
+    assert 297_000 < len(found) < 301_000
+    assert [row.source_port for row in found] == ports[: len(found)].tolist()
+    assert told(batches) is None
+
+
+def test_a_pipe(tmp_path: Path) -> None:
+    class Pipe(io.RawIOBase):
+        def __init__(self, data: bytes) -> None:
+            self._data = io.BytesIO(data)
+
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, room: Any) -> int:
+            return self._data.readinto(memoryview(room)[:700])
+
+    def piped(data: bytes) -> list[Row]:
+        return rows_of(open_flow_table("-", file=Pipe(data)))  # type: ignore[arg-type]
+
+    assert set(piped(ZEEK.encode())) == ZEEK_ROWS
+    assert set(piped(gzip.compress(ZEEK.encode()))) == ZEEK_ROWS
+    table = pa.table({"src": [A], "dst": [B]})
+    pa.parquet.write_table(table, tmp_path / "x.parquet")
+    with pytest.raises(FlowTableError, match="Parquet that cannot be sought in"):
+        piped((tmp_path / "x.parquet").read_bytes())
+
+
+class TestColumns:
+    def test_given(self) -> None:
+        text = "client,server,cport,sport,n\n192.0.2.1,198.51.100.7,40000,443,10\n"
+        columns = (
+            "source=client, destination=SERVER,source_port=cport,destination_port=sport,packets=n"
+        )
+        assert rows_of(read(text, columns)) == [Row(A, B, 40000, 443, TCP4, 10, 0)]
+
+    def test_by_position_where_there_are_no_names(self) -> None:
+        text = "192.0.2.1;40000;198.51.100.7;443;udp\n198.51.100.7;443;192.0.2.1;40000;udp\n"
+        columns = "source=1,source_port=2,destination=3,destination_port=4,protocol=5"
+        kind = ReportType.UDPv4
+        assert rows_of(read(text, columns)) == [
+            Row(A, B, 40000, 443, kind, 1, 0),
+            Row(B, A, 443, 40000, kind, 1, 0),
+        ]
+
+    def test_an_empty_name_is_none(self) -> None:
+        rows = rows_of(read(NFDUMP, "reverse_packets=,reverse_bytes=,time="))
+        assert at(FORWARD, None) in rows
+        assert at(BACKWARD, None) not in rows
+
+    def test_lines_before_the_names(self) -> None:
+        text = f"# exported\nSite: Köln, rack 7\n\n{NFDUMP_NEW}"
+        assert set(rows_of(read(text))) == {FORWARD, QUERY}
+
+    def test_parse(self) -> None:
+        assert parse_columns("source=a b,time=t") == {Role.SOURCE: "a b", Role.TIME: "t"}
+        with pytest.raises(ConfigError, match=r"columns: 'src=a' is not ROLE=NAME") as caught:
+            parse_columns("source=x,src=a")
+        assert "reverse_packets" in str(caught.value.hint)
+        with pytest.raises(ConfigError, match="source is there twice"):
+            parse_columns("source=x,source=a")
+        with pytest.raises(ConfigError):
+            parse_columns("source")
+
+    def test_missing_ones_are_named(self) -> None:
+        with pytest.raises(FlowTableError, match="no column is the source address") as caught:
+            read("a,b,c\n1,2,3\n")
+        assert caught.value.hint == "--columns source=NAME; its columns are: a, b, c"
+        with pytest.raises(FlowTableError, match=r"no column is the source port$"):
+            read("src,dst,proto\n192.0.2.1,198.51.100.7,6\n")
+        with pytest.raises(FlowTableError, match=r"no column is the destination port$"):
+            read("src,dst,sport\n192.0.2.1,198.51.100.7,6\n")
+        with pytest.raises(FlowTableError, match="has no column 'nn' for packets"):
+            read("src,dst\n192.0.2.1,198.51.100.7\n", "packets=nn")
+
+    def test_no_table_at_all(self) -> None:
+        for content, what in (
+            (b"", "is empty"),
+            (b"\n\n", "neither|address"),
+            (b"\0\1\2" * 100, "neither a capture nor a flow table"),
+            (b"#separator \\x09\n#path\tconn\n", "without #fields"),
+            (b'["a"]', "source address"),
+            (b'{"a": 1}\n', "source address"),
+            (b"PAR1 and nothing else", "cannot be read further"),
+        ):
+            with pytest.raises(FlowTableError, match=what):
+                read(content)
+
+    def test_names_alone_have_no_rows(self) -> None:
+        assert rows_of(read("src,dst\n")) == []
+        assert rows_of(read("src,dst")) == []
+
+
+class TestRejected:
+    HEADER = "src,dst,sport,dport,proto,packets,bytes\n"
+    GOOD = "192.0.2.1,198.51.100.7,40000,443,6,10,1220\n"
+
+    @pytest.mark.parametrize(
+        ("line", "reason"),
+        [
+            ("192.0.2.256,198.51.100.7,1,2,6,1,1", "without a source address"),
+            ("192.0.2,198.51.100.7,1,2,6,1,1", "without a source address"),
+            ("192.0.2.01,198.51.100.7,1,2,6,1,1", "without a source address"),
+            ("192.0.2.1.,198.51.100.7,1,2,6,1,1", "without a source address"),
+            ("192..2.1,198.51.100.7,1,2,6,1,1", "without a source address"),
+            (",198.51.100.7,1,2,6,1,1", "without a source address"),
+            ("192.0.2.1,2001:db8::g,1,2,6,1,1", "without a destination address"),
+            ("192.0.2.1,4294967296,1,2,6,1,1", "without a destination address"),
+            ("192.0.2.1,2001:db8::1,1,2,6,1,1", "with addresses of two families"),
+            ("192.0.2.1,198.51.100.7,65536,2,6,1,1", "without a source port"),
+            ("192.0.2.1,198.51.100.7,1,-1,17,1,1", "without a destination port"),
+            ("192.0.2.1,198.51.100.7,1,,17,1,1", "without a destination port"),
+            ("192.0.2.1,198.51.100.7,1,2,,1,1", "without a protocol"),
+            ("192.0.2.1,198.51.100.7,1,2,256,1,1", "without a protocol"),
+            ("192.0.2.1,198.51.100.7,1,2,6,-1,1", "without a number of packets"),
+            ("192.0.2.1,198.51.100.7,1,2,6,1.5,1", "without a number of packets"),
+            ("192.0.2.1,198.51.100.7,1,2,6,,1", "without a number of packets"),
+            ("192.0.2.1,198.51.100.7,1,2,6,1,many", "without a number of bytes"),
+            ("192.0.2.1,198.51.100.7,1,2,6,1,99999999999999999999", "without a number of bytes"),
+            ("192.0.2.1,198.51.100.7,1,2,6,1,281474976710657", "without a number of bytes"),
+            ("192.0.2.1,198.51.100.7,1,2,6,1", "not of 7 columns"),
+            ("192.0.2.1,198.51.100.7,1,2,6,1,1,8", "not of 7 columns"),
+        ],
+    )
+    def test_the_rest_goes_on(self, line: str, reason: str) -> None:
+        batches = read(f"{self.HEADER}{self.GOOD}\n{line}\n{self.GOOD}{line}\n")
+        assert rows_of(batches) == [at(FORWARD, None)] * 2
+        (rejected,) = merge_rejected(part for batch in batches for part in batch.rejected)
+        assert (rejected.reason, rejected.rows) == (reason, 2)
+        assert rejected.first.startswith("line 4: ")
+        assert sum(batch.rows for batch in batches) == 4
+
+    def test_lines_are_counted_whatever_is_between(self) -> None:
+        lines = ["x,y", self.GOOD.strip(), "", "#note", "short", "", self.GOOD.strip(), "1,2", "#"]
+        bad = self.GOOD.strip().replace("192.0.2.1", "nowhere")
+        text = self.HEADER + "\n".join([*lines, bad]) + "\n"
+        batches = read(text)
+        assert told(batches) == (
+            "4 rows cannot be read: 3 not of 7 columns (line 2: 'x,y'), "
+            "1 without a source address (line 11: 'nowhere')"
+        )
+
+    def test_one_row(self) -> None:
+        text = rejected_text(part for batch in read(self.HEADER + "a\n") for part in batch.rejected)
+        assert text == "1 row cannot be read: 1 not of 7 columns (line 2: 'a')"
+
+    def test_bytes_that_are_no_text(self) -> None:
+        batches = read(
+            (self.HEADER + self.GOOD * 9000).encode() + b"192.0.2.\xff,198.51.100.7,1,2,6,1,\xfe\n"
+        )
+        assert "1 without a source address (line 9002: '192.0.2.?')" in str(told(batches))
+
+    def test_json_lines(self) -> None:
+        lines = ZEEK_JSON.splitlines()
+        batches = read("\n".join([lines[0], "{oops", "", "[1]", lines[1].replace(SIX_A, "?")]))
+        assert set(rows_of(batches)) == {FORWARD, BACKWARD}
+        assert told(batches) == (
+            "3 rows cannot be read: 2 not a JSON object (line 2: '{oops'), "
+            "1 without a source address (line 5: '?')"
+        )
+
+    def test_rows_of_parquet(self) -> None:
+        table = pa.table({"src": [A, None, A], "dst": [B, B, ""], "packets": [1, 1, 1]})
+        batches = list(read_arrow(table))
+        assert rows_of(batches) == [Row(A, B, 0, 0, IP4, 1, 0)]
+        assert told(batches) == (
+            "2 rows cannot be read: 1 without a source address (row 2: nothing), "
+            "1 without a destination address (row 3: '')"
+        )
+
+    def test_the_way_back_may_say_nothing(self) -> None:
+        text = ZEEK.replace("\t12\t9624\t", "\t-\t-\t").replace("\t1\t68\t0\t", "\t1\t68\tx\t")
+        batches = read(text)
+        rows = rows_of(batches)
+        assert FORWARD in rows
+        assert BACKWARD not in rows
+        assert "1 without a number of reverse packets (line 10: 'x')" in str(told(batches))
+
+
+class TestCells:
+    def arrow(self, **columns: Any) -> list[Row]:
+        return rows_of(read_arrow(pa.table(columns)))
+
+    @pytest.mark.parametrize(
+        "source",
+        [
+            pa.array([A]),
+            pa.array([A], pa.large_string()),
+            pa.array([A], pa.string_view()),
+            pa.array([A]).dictionary_encode(),
+            pa.array([A.encode()], pa.binary()),
+            pa.array([bytes([192, 0, 2, 1])], pa.binary()),
+            pa.array([bytes([192, 0, 2, 1])], pa.binary(4)),
+            pa.array([bytes(10) + b"\xff\xff" + bytes([192, 0, 2, 1])], pa.binary(16)),
+            pa.array([f"::ffff:{A}"]),
+            pa.array([f" {A} "]),
+            pa.array([0xC0000201], pa.uint32()),
+            pa.array([0xC0000201 - (1 << 32)], pa.int32()),
+            pa.array([0xC0000201], pa.int64()),
+            pa.array([str(0xC0000201)]),
+        ],
+        ids=lambda array: str(array.type),
+    )
+    def test_addresses(self, source: Any) -> None:
+        expected = [Row(A, B, 0, 0, IP4, 1, 0)]
+        assert self.arrow(src=source, dst=[B]) == expected
+        # Of a column with an offset, and none at all before it.
+        double = pa.concat_arrays([pa.nulls(1, source.type), source])
+        assert self.arrow(src=double.slice(1), dst=[B]) == expected
+        assert self.arrow(src=double, dst=[B, B]) == expected
+
+    @pytest.mark.parametrize("kind", [pa.binary(16), pa.binary()])
+    def test_packed_ipv6(self, kind: Any) -> None:
+        columns = {
+            name: pa.array([ip_address(text).packed], kind)
+            for name, text in (("src", SIX_A), ("dst", SIX_B))
+        }
+        assert self.arrow(**columns) == [Row(SIX_A, SIX_B, 0, 0, IP6, 1, 0)]
+
+    def test_addresses_that_are_none(self) -> None:
+        for source in (
+            pa.array([1 << 32]),
+            pa.array([-1]),
+            pa.array([1.5]),
+            pa.array([b"1234x"], pa.binary()),
+            pa.array([bytes(5)], pa.binary(5)),
+            pa.nulls(1),
+            pa.array([[1]]).cast(pa.list_(pa.int64())).flatten().cast(pa.bool_()),
+        ):
+            assert self.arrow(src=source, dst=[B]) == []
+
+    @given(
+        st.lists(
+            st.one_of(
+                st.ip_addresses().map(str),
+                st.text("0123456789.:af ", max_size=17),
+                st.text(max_size=5),
+                st.none(),
+            )
+        )
+    )
+    def test_addresses_as_one_by_one(self, texts: list[str | None]) -> None:
+        from vnethash.analysis.tables.cells import addresses
+
+        packed, family = addresses(pa.array(texts, pa.string()))
+        for row, text in enumerate(texts):
+            expected = None if text is None else parse_address(text)
+            size = len(expected or b"")
+            assert family[row] == {0: 0, 4: 4, 16: 6}[size]
+            assert packed[row].tobytes() == (expected or b"").ljust(16, b"\0")
+
+    @pytest.mark.parametrize(
+        "ports",
+        [
+            pa.array([40000], pa.uint16()),
+            pa.array([40000.0]),
+            pa.array([40000], pa.decimal128(10, 2)),
+            pa.array(["40000"]),
+            pa.array([" 40000 "]),
+            pa.array(["40000.0"]),
+            pa.array(["40000"]).dictionary_encode(),
+            pa.array([40000], pa.uint64()),
+        ],
+        ids=lambda array: str(array.type),
+    )
+    def test_numbers(self, ports: Any) -> None:
+        rows = self.arrow(src=[A], dst=[B], sport=ports, dport=[443])
+        assert rows == [Row(A, B, 40000, 443, TCP4, 1, 0)]
+
+    def test_numbers_that_are_none(self) -> None:
+        for count in (
+            pa.array([2**64 - 1], pa.uint64()),
+            pa.array([1.5]),
+            pa.array([float("nan")]),
+            pa.array([1e300]),
+            pa.nulls(1),
+            pa.array([True]),
+        ):
+            assert self.arrow(src=[A], dst=[B], packets=count) == []
+
+    @pytest.mark.parametrize(
+        ("protocol", "transport"),
+        [
+            (pa.array([6]), 1),
+            (pa.array([17.0]), 2),
+            (pa.array(["UDP"]), 2),
+            (pa.array([" tcp "]), 1),
+            (pa.array(["17"]), 2),
+            (pa.array(["6.0"]), 1),
+            (pa.array([1]), 0),
+            (pa.array(["IPv6-ICMP"]), 0),
+            (pa.array(["132"]), 0),
+        ],
+    )
+    def test_protocols(self, protocol: Any, transport: int) -> None:
+        (row,) = self.arrow(src=[A], dst=[B], sport=[7], dport=[9], proto=protocol)
+        ports = (7, 9) if transport else (0, 0)
+        assert (row.kind, row.source_port, row.destination_port) == (1 + transport, *ports)
+
+    def test_without_a_protocol_rows_with_ports_are_tcp(self) -> None:
+        rows = self.arrow(src=[A, A], dst=[B, B], sport=[7, None], dport=[9, None])
+        assert [row.kind for row in rows] == [TCP4, IP4]
+
+    def test_a_row_without_packets_is_no_flow(self) -> None:
+        rows = self.arrow(src=[A, A], dst=[B, B], packets=[0, 0], bytes=[0, 9])
+        assert rows == [Row(A, B, 0, 0, IP4, 0, 9)]
+
+    @pytest.mark.parametrize(
+        "time",
+        [
+            pa.array([NOON], pa.timestamp("ns")),
+            pa.array([NOON // SECOND], pa.timestamp("s", "UTC")),
+            pa.array([NOON // SECOND]),
+            pa.array([NOON // 10**6]),
+            pa.array([NOON // 10**3]),
+            pa.array([NOON]),
+            pa.array([NOON / SECOND]),
+            pa.array([str(NOON // SECOND)]),
+            pa.array(["1709294400.000"]),
+            pa.array(["2024-03-01 12:00:00"]),
+            pa.array(["2024-03-01T12:00:00.000"]).dictionary_encode(),
+            pa.array(["2024-03-01T13:00:00+01:00"]),
+            pa.array(["2024-03-01T12:00:00Z"]),
+            pa.array(["2024/03/01T12:00:00"]),
+        ],
+        ids=str,
+    )
+    def test_times(self, time: Any) -> None:
+        assert self.arrow(src=[A], dst=[B], ts=time) == [Row(A, B, 0, 0, IP4, 1, 0, NOON)]
+        mixed = pa.concat_arrays([time, pa.nulls(1, time.type)])
+        rows = self.arrow(src=[A, A], dst=[B, B], ts=mixed)
+        assert [row.time for row in rows] == [NOON, None]
+
+    def test_times_that_are_none(self) -> None:
+        for time in (
+            pa.array(["yesterday"]),
+            pa.array([1e300]),
+            pa.array([float("nan")]),
+            pa.array([2**62], pa.timestamp("s")),
+            pa.nulls(1),
+            pa.array([True]),
+        ):
+            assert self.arrow(src=[A], dst=[B], ts=time) == [Row(A, B, 0, 0, IP4, 1, 0)]
+
+    def test_the_unit_that_a_name_tells(self) -> None:
+        rows = self.arrow(
+            sourceIPv4Address=[A], destinationIPv4Address=[B], flowStartMilliseconds=[5]
+        )
+        assert rows[0].time == 5 * 10**6
+
+
+MAPPED = ip_network("::ffff:0:0/96")
+ADDRESSES = st.one_of(
+    st.tuples(st.ip_addresses(v=4), st.ip_addresses(v=4)),
+    st.tuples(*[st.ip_addresses(v=6).filter(lambda address: address not in MAPPED)] * 2),
+)
+
+
+@st.composite
+def table_rows(draw: st.DrawFn) -> Row:
+    source, destination = draw(ADDRESSES)
+    transport = draw(st.integers(0, 2))
+    port = st.integers(0, 65535) if transport else st.just(0)
+    base = IP4 if source.version == 4 else IP6
+    return Row(
+        str(source),
+        str(destination),
+        draw(port),
+        draw(port),
+        ReportType(base + transport),
+        draw(st.integers(1, 1 << 48)),
+        draw(st.integers(0, 1 << 48)),
+        draw(st.integers(0, 1 << 60)),
+    )
+
+
+def as_table(rows: list[Row]) -> Any:
+    """In the columns of `flows_table`."""
+    transports = [(row.kind - 1) % 3 for row in rows]
+    ported = [bool(transport) for transport in transports]
+    ports = (
+        [port if there else None for port, there in zip(column, ported, strict=True)]
+        for column in ([row.source_port for row in rows], [row.destination_port for row in rows])
+    )
+    source_ports, destination_ports = ports
+    return pa.table(
+        {
+            "source": pa.array([row.source for row in rows], pa.string()),
+            "destination": pa.array([row.destination for row in rows], pa.string()),
+            "source_port": pa.array(source_ports, pa.uint16()),
+            "destination_port": pa.array(destination_ports, pa.uint16()),
+            "protocol": pa.array(
+                [("icmp", "tcp", "udp")[transport] for transport in transports], pa.string()
+            ),
+            "packets": pa.array([row.packets for row in rows], pa.uint64()),
+            "bytes": pa.array([row.bytes for row in rows], pa.uint64()),
+            "time": pa.array([row.time for row in rows], pa.timestamp("ns", "UTC")),
+        }
+    )
+
+
+@given(st.lists(table_rows(), min_size=1, max_size=20))
+def test_round_trip(rows: list[Row]) -> None:
+    table = as_table(rows)
+    for write in (pa.csv.write_csv, pa.parquet.write_table):
+        file = io.BytesIO()
+        write(table, pa.PythonFile(file, mode="w"))
+        batches = read(file.getvalue())
+        assert told(batches) is None
+        assert rows_of(batches) == rows
+    assert rows_of(read_arrow(table)) == rows
+
+
+@given(st.binary(max_size=300), st.sampled_from(sorted(FORMATS)), st.integers(0, 2000))
+def test_damage_is_told(noise: bytes, name: str, place: int) -> None:
+    """Whatever the bytes, there are rows or a FlowTableError."""
+    content = FORMATS[name][0].encode()
+    try:
+        for batch in read(content[:place] + noise + content[place:]):
+            assert len(batch.flows) <= 2 * batch.rows
+    except FlowTableError:
+        pass
+
+
+def test_damaged_parquet(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    pa.parquet.write_table(as_table([FORWARD] * 1000), path, row_group_size=100)
+    content = bytearray(path.read_bytes())
+    for end in (4, 8, 100, len(content) - 1):
+        path.write_bytes(content[:end])
+        with pytest.raises(FlowTableError, match=r"x\.parquet: cannot be read further: "):
+            list(open_flow_table(path))
+    content[len(content) // 3 : len(content) // 3 + 200] = bytes(200)
+    path.write_bytes(content)
+    with pytest.raises(FlowTableError):
+        rows_of(open_flow_table(path))
+
+
+def test_a_directory_of_parquet(tmp_path: Path) -> None:
+    for name, row in (("b/2.parquet", QUERY), ("a.parquet", FORWARD), ("_note.parquet", BACKWARD)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        pa.parquet.write_table(as_table([row]), tmp_path / name)
+    assert rows_of(open_flow_table(tmp_path)) == [FORWARD, QUERY]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FlowTableError, match="has no Parquet files"):
+        list(open_flow_table(tmp_path / "empty"))
+
+
+def test_structs() -> None:
+    table = pa.table({"id": [{"orig_h": A, "resp_h": B}, None], "packets": [3, 3]})
+    batches = list(read_arrow(table))
+    assert rows_of(batches) == [Row(A, B, 0, 0, IP4, 3, 0)]
+    assert "1 without a source address (row 2: nothing)" in str(told(batches))
+
+
+def test_arrow_in_whatever_it_comes() -> None:
+    table = as_table([FORWARD, QUERY])
+
+    class Stream:
+        def __arrow_c_stream__(self, schema: Any = None) -> Any:
+            return table.__arrow_c_stream__(schema)
+
+    for source in (table, table.to_batches()[0], table.to_reader(), Stream()):
+        assert rows_of(read_arrow(source)) == [FORWARD, QUERY]
+
+
+def test_files_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        list(open_flow_table(tmp_path / "none.csv"))
+
+
+def test_memory_stays_flat(tmp_path: Path) -> None:
+    """Three times the table takes no more memory, of Python's and of Arrow's."""
+    line = b"%d.0.2.1,198.51.100.7,40000,443,6,10,1220\n"
+    peaks = []
+    for blocks in (100, 300):
+        path = tmp_path / f"{blocks}.csv"
+        with open(path, "wb") as file:
+            file.write(TestRejected.HEADER.encode())
+            for block in range(blocks):
+                file.write(line % (block % 200 + 1) * 10_000)
+        pool = pa.system_memory_pool()
+        before = pa.default_memory_pool()
+        pa.set_memory_pool(pool)
+        tracemalloc.start()
+        try:
+            packets = sum(int(batch.flows["packets"].sum()) for batch in open_flow_table(path))
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+            pa.set_memory_pool(before)
+        assert packets == blocks * 100_000
+        peaks.append(peak + pool.max_memory())
+    assert peaks[1] < 1.2 * peaks[0]
