@@ -34,7 +34,8 @@ from vnethash.analysis.tables import (
     rejected_text,
 )
 from vnethash.analysis.tables.cells import parse_address
-from vnethash.errors import ConfigError, FlowTableError
+from vnethash.capture.stream import Stream
+from vnethash.errors import CaptureError, ConfigError, FlowTableError
 from vnethash.rss.config import RssConfig
 from vnethash.rss.native import Hasher
 from vnethash.rss.reference import Protocol, classify_tuple
@@ -77,10 +78,14 @@ def rows_of(batches: Iterable[FlowBatch]) -> list[Row]:
     return rows
 
 
-def read(content: bytes | str, columns: str = "", name: str = "flows.csv") -> list[FlowBatch]:
+def stream(data: bytes, name: str = "flows.csv") -> Stream:
+    return Stream(io.BytesIO(data), name, owned=False, size=None)
+
+
+def read(content: bytes | str, columns: str = "") -> list[FlowBatch]:
     data = content.encode() if isinstance(content, str) else content
     given = parse_columns(columns) if columns else None
-    return list(open_flow_table(name, given, file=io.BytesIO(data)))
+    return list(open_flow_table(stream(data), given))
 
 
 def told(batches: Iterable[FlowBatch]) -> str | None:
@@ -320,8 +325,8 @@ def test_a_compressed_table_that_ends_too_early_gives_what_there_is() -> None:
     text = "src,dst,sport,dport\n" + "".join(f"192.0.2.1,198.51.100.7,{p},443\n" for p in ports)
     whole = gzip.compress(text.encode(), 1)
     batches: list[FlowBatch] = []
-    with pytest.raises(FlowTableError, match=r"^x\.gz: cannot be read further: "):
-        batches.extend(open_flow_table("x.gz", file=io.BytesIO(whole[: len(whole) * 3 // 4])))
+    with pytest.raises(FlowTableError, match=r"^x\.gz: the gzip data ends too early"):
+        batches.extend(open_flow_table(stream(whole[: len(whole) * 3 // 4], "x.gz")))
     found = rows_of(batches)
     # Every whole line, and no part of one.
     assert 297_000 < len(found) < 301_000
@@ -341,7 +346,7 @@ def test_a_pipe(tmp_path: Path) -> None:
             return self._data.readinto(memoryview(room)[:700])
 
     def piped(data: bytes) -> list[Row]:
-        return rows_of(open_flow_table("-", file=Pipe(data)))  # type: ignore[arg-type]
+        return rows_of(open_flow_table(Pipe(data)))  # type: ignore[arg-type]
 
     assert set(piped(ZEEK.encode())) == ZEEK_ROWS
     assert set(piped(gzip.compress(ZEEK.encode()))) == ZEEK_ROWS
@@ -790,7 +795,7 @@ def test_arrow_in_whatever_it_comes() -> None:
 
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(CaptureError, match=r"none\.csv: cannot open: no such file"):
         list(open_flow_table(tmp_path / "none.csv"))
 
 

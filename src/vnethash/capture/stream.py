@@ -65,7 +65,8 @@ class Stream(Closing):
         self.path = path
         self.size = size
         """Bytes of the file as it lies there; None if it is a pipe or not known."""
-        self._file = file
+        self.file = file
+        """As it lies there, which has been read from already."""
         self._owned = owned
         raw = _Counted(file)
         self._raw = raw
@@ -108,7 +109,7 @@ class Stream(Closing):
     def close(self) -> None:
         """Close the file, if `open_stream` opened it. Harmless twice."""
         if self._owned:
-            self._file.close()
+            self.file.close()
 
 
 class _Counted(io.RawIOBase):

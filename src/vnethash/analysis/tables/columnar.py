@@ -2,19 +2,18 @@
 """Tables in Arrow's types: Parquet files, and Arrow in memory."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 
 from vnethash.analysis.extras import load
 from vnethash.analysis.tables.columns import Given, Layout, find_layout
-from vnethash.analysis.tables.rows import Chunk
-from vnethash.analysis.tables.streams import damaged
+from vnethash.analysis.tables.rows import Chunk, unreadable
 
 _ROWS = 1 << 16
 
 
-def read_parquet(file: BinaryIO, given: Given, path: str) -> tuple[Layout, Iterator[Chunk]]:
+def read_parquet(file: IO[bytes], given: Given, path: str) -> tuple[Layout, Iterator[Chunk]]:
     """The layout and the rows of a Parquet file that can be sought in. Raises FlowTableError."""
     pa, parquet = load("pyarrow", "flow tables"), load("pyarrow.parquet", "flow tables")
     errors = (pa.ArrowException, OSError)
@@ -22,7 +21,7 @@ def read_parquet(file: BinaryIO, given: Given, path: str) -> tuple[Layout, Itera
         table = parquet.ParquetFile(pa.PythonFile(file, mode="r"))
         schema = table.schema_arrow
     except errors as error:
-        raise damaged(path, error) from error
+        raise unreadable(path, error) from error
     fields = _leaves(schema)
     names = [name for name, _ in fields]
     layout = find_layout(names, given, path)
@@ -37,7 +36,7 @@ def read_parquet(file: BinaryIO, given: Given, path: str) -> tuple[Layout, Itera
                 read = size * before // table.metadata.num_rows
                 yield _chunk(batch, fields, layout, before - batch.num_rows, read)
         except errors as error:
-            raise damaged(path, error) from error
+            raise unreadable(path, error) from error
 
     return layout, batches()
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from vnethash.analysis.extras import load
 from vnethash.analysis.tables.cells import parse_address
 from vnethash.analysis.tables.columns import Given, Layout, Role, find_columns, find_layout
-from vnethash.analysis.tables.rows import Chunk, Rejected
-from vnethash.analysis.tables.streams import Decompressed, damaged
+from vnethash.analysis.tables.rows import Chunk, Rejected, unreadable
+from vnethash.analysis.tables.text import Text
 from vnethash.errors import FlowTableError
 
 _BLOCK = 1 << 20
@@ -40,11 +40,11 @@ class Header:
     quoted: bool = True
 
 
-def read_delimited(stream: Decompressed, given: Given, path: str) -> tuple[Layout, Iterator[Chunk]]:
+def read_delimited(text: Text, given: Given, path: str) -> tuple[Layout, Iterator[Chunk]]:
     """The layout and the rows of a table of text. Raises FlowTableError."""
-    header = find_header(stream.head, given, path)
+    header = find_header(text.head, given, path)
     layout = find_layout(header.names, given, path)
-    return layout, _chunks(stream, header, layout, path)
+    return layout, _chunks(text, header, layout, path)
 
 
 def find_header(head: bytes, given: Given, path: str) -> Header:
@@ -106,19 +106,19 @@ class _Lines:
     closed = False
     _QUESTION = bytes(byte if byte < 0x80 else ord("?") for byte in range(256))
 
-    def __init__(self, stream: Decompressed) -> None:
-        self._stream = stream
+    def __init__(self, text: Text) -> None:
+        self._text = text
         self._rest = b""
-        self.error: FlowTableError | None = None
 
     def read(self, size: int) -> bytes:
         try:
-            data = self._rest + self._stream.read(max(size - len(self._rest), 0))
-        except FlowTableError as error:
-            self.error, self._rest = error, b""
+            data = self._rest + self._text.read(max(size - len(self._rest), 0))
+        except FlowTableError:  # is raised when pyarrow is through with what it has
             return b""
-        end = data.rfind(b"\n") + 1 if len(data) >= size else len(data)
-        data, self._rest = data[: end or len(data)], data[end or len(data) :]
+        end = len(data)
+        if end >= size or self._text.error:
+            end = data.rfind(b"\n") + 1 or (0 if self._text.error else end)
+        data, self._rest = data[:end], data[end:]
         return data if data.isascii() else data.translate(self._QUESTION)
 
     def close(self) -> None:
@@ -173,13 +173,13 @@ class _Skipped:
         return (Rejected(f"not of {columns} columns", len(told), first),)
 
 
-def _chunks(stream: Decompressed, header: Header, layout: Layout, path: str) -> Iterator[Chunk]:
+def _chunks(text: Text, header: Header, layout: Layout, path: str) -> Iterator[Chunk]:
     pa, reading = load("pyarrow", "flow tables"), load("pyarrow.csv", "flow tables")
-    stream.read(header.length)
-    lines, skipped = _Lines(stream), _Skipped(header)
+    text.read(header.length)
+    lines, skipped = _Lines(text), _Skipped(header)
     encoded = {index for role in _ENCODED for index in layout.columns.get(role, ())}
     encoded |= set(layout.only)
-    text, words = pa.string(), pa.dictionary(pa.int32(), pa.string())
+    plain, words = pa.string(), pa.dictionary(pa.int32(), pa.string())
     names = [str(index) for index in range(len(header.names))]
     try:
         batches = reading.open_csv(
@@ -197,7 +197,7 @@ def _chunks(stream: Decompressed, header: Header, layout: Layout, path: str) -> 
             convert_options=reading.ConvertOptions(
                 include_columns=[names[index] for index in layout.used],
                 column_types={
-                    names[index]: words if index in encoded else text for index in layout.used
+                    names[index]: words if index in encoded else plain for index in layout.used
                 },
                 null_values=list(header.empty),
                 strings_can_be_null=True,
@@ -207,13 +207,13 @@ def _chunks(stream: Decompressed, header: Header, layout: Layout, path: str) -> 
             columns = dict(zip(layout.used, batch.columns, strict=True))
             numbers = skipped.numbers(batch.num_rows)
             yield Chunk(
-                columns, batch.num_rows, numbers, "line", skipped.rejected(), stream.bytes_read
+                columns, batch.num_rows, numbers, "line", skipped.rejected(), text.bytes_read
             )
     except (pa.ArrowException, OSError) as error:
         if "Empty CSV file" not in str(error):
-            raise damaged(path, error) from error
+            raise unreadable(path, error) from error
     if rest := skipped.rejected():
-        nothing = {index: pa.nulls(0, text) for index in layout.used}
-        yield Chunk(nothing, 0, np.empty(0, np.int64), "line", rest, stream.bytes_read)
-    if lines.error:
-        raise lines.error
+        nothing = {index: pa.nulls(0, plain) for index in layout.used}
+        yield Chunk(nothing, 0, np.empty(0, np.int64), "line", rest, text.bytes_read)
+    if text.error:
+        raise text.error

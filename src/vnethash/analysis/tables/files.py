@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 """Open a flow table, whatever it is written in."""
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from vnethash.analysis.extras import load
 from vnethash.analysis.tables.columnar import read_batches, read_parquet
@@ -12,7 +13,8 @@ from vnethash.analysis.tables.columns import Given, Layout
 from vnethash.analysis.tables.delimited import read_delimited
 from vnethash.analysis.tables.ndjson import read_ndjson
 from vnethash.analysis.tables.rows import Chunk, FlowBatch, read_rows
-from vnethash.analysis.tables.streams import Decompressed
+from vnethash.analysis.tables.text import Text
+from vnethash.capture.stream import Stream, open_stream
 from vnethash.errors import FlowTableError
 
 _PARQUET = b"PAR1"
@@ -33,23 +35,26 @@ def is_flow_table(head: bytes) -> bool:
 
 
 def open_flow_table(
-    path: str | Path, columns: Given | None = None, *, file: BinaryIO | None = None
+    source: str | os.PathLike[str] | IO[bytes] | Stream, columns: Given | None = None
 ) -> Iterator[FlowBatch]:
-    """The flows of a table, in batches: text (compressed or not), Parquet, a directory of Parquet.
+    """The flows of a table, in batches: text (compressed or not), Parquet, a folder of Parquet.
 
-    ``columns`` says what columns are that have no usual name. ``file`` is what to read
-    in place of what ``path`` names; it stays open. Rows that cannot be read are told in
-    the batch. Raises FlowTableError (after the batches before the damage), OSError, and
-    DependencyMissing without pyarrow.
+    ``source`` is a path, an address, ``-``, or an open file, which stays open (see
+    `open_stream`). ``columns`` says what columns are that have no usual name. Rows that
+    cannot be read are told in the batch. Raises FlowTableError, after the batches before
+    the damage; CaptureError if it cannot be opened; DependencyMissing without pyarrow.
     """
     load("pyarrow", "flow tables")
-    given, name = columns or {}, str(path)
-    if file is None and Path(path).is_dir():
-        yield from _open_directory(Path(path), given)
-        return
+    given = columns or {}
     with ExitStack() as resources:
-        stream = file or resources.enter_context(open(path, "rb"))
-        layout, chunks = _open(stream, given, name)
+        if isinstance(source, Stream):
+            stream = source
+        elif isinstance(source, str | os.PathLike) and os.path.isdir(source):
+            yield from _open_folder(Path(source), given)
+            return
+        else:
+            stream = resources.enter_context(open_stream(source))
+        layout, chunks = _open(stream, given)
         for chunk in chunks:
             yield read_rows(chunk, layout)
 
@@ -72,31 +77,27 @@ def read_arrow(table: Any, columns: Given | None = None) -> Iterator[FlowBatch]:
         yield read_rows(chunk, layout)
 
 
-def _open(file: BinaryIO, given: Given, path: str) -> tuple[Layout, Iterator[Chunk]]:
-    if file.seekable():
-        start = file.tell()
-        magic = file.read(len(_PARQUET))
-        file.seek(start)
-        if magic == _PARQUET:
-            return read_parquet(file, given, path)
-    stream = Decompressed(file, path)
-    head = stream.head
-    if head.startswith(_PARQUET):
-        raise FlowTableError(
-            path,
-            "is Parquet that cannot be sought in",
-            hint="give it as a file, not as a pipe; Parquet compresses by itself",
-        )
-    if not head:
+def _open(stream: Stream, given: Given) -> tuple[Layout, Iterator[Chunk]]:
+    path = stream.path
+    if stream.head.startswith(_PARQUET):
+        if stream.is_compressed or not stream.file.seekable():
+            raise FlowTableError(
+                path,
+                "is Parquet that cannot be sought in",
+                hint="give it as a file, not as a pipe; Parquet compresses by itself",
+            )
+        return read_parquet(stream.file, given, path)
+    text = Text(stream)
+    if not text.head:
         raise FlowTableError(path, "is empty")
-    if not is_flow_table(head):
+    if not is_flow_table(text.head):
         raise FlowTableError(path, "is neither a capture nor a flow table")
-    if head.lstrip().startswith(b"{"):
-        return read_ndjson(stream, given, path)
-    return read_delimited(stream, given, path)
+    if text.head.lstrip().startswith(b"{"):
+        return read_ndjson(text, given, path)
+    return read_delimited(text, given, path)
 
 
-def _open_directory(path: Path, given: Given) -> Iterator[FlowBatch]:
+def _open_folder(path: Path, given: Given) -> Iterator[FlowBatch]:
     parts = sorted(
         part
         for part in path.rglob("*")

@@ -10,7 +10,7 @@ import numpy as np
 from vnethash.analysis.extras import load
 from vnethash.analysis.tables.columns import Given, Layout, find_layout
 from vnethash.analysis.tables.rows import Chunk, Rejected
-from vnethash.analysis.tables.streams import Decompressed
+from vnethash.analysis.tables.text import Text
 from vnethash.errors import FlowTableError
 
 _BLOCK = 1 << 20
@@ -18,13 +18,13 @@ _LONGEST = 64 << 20
 _SHOWN = 40
 
 
-def read_ndjson(stream: Decompressed, given: Given, path: str) -> tuple[Layout, Iterator[Chunk]]:
+def read_ndjson(text: Text, given: Given, path: str) -> tuple[Layout, Iterator[Chunk]]:
     """The layout and the rows of JSON lines. Raises FlowTableError."""
     names: dict[str, None] = {}
-    for line in stream.head.split(b"\n"):
+    for line in text.head.split(b"\n"):
         names |= dict.fromkeys(_cells(line) or ())
     layout = find_layout(list(names), given, path)
-    return layout, _chunks(stream, layout, list(names), path)
+    return layout, _chunks(text, layout, list(names), path)
 
 
 def _cells(line: bytes) -> dict[str, Any] | None:
@@ -42,19 +42,17 @@ def _cells(line: bytes) -> dict[str, Any] | None:
     return cells
 
 
-def _chunks(
-    stream: Decompressed, layout: Layout, names: Sequence[str], path: str
-) -> Iterator[Chunk]:
+def _chunks(text: Text, layout: Layout, names: Sequence[str], path: str) -> Iterator[Chunk]:
     number, rest = 0, b""
-    while block := stream.read(_BLOCK):
+    while block := text.read(_BLOCK):
         whole, _, rest = (rest + block).rpartition(b"\n")
         if len(rest) > _LONGEST:
             raise FlowTableError(path, f"a line after line {number} has over {_LONGEST} bytes")
         lines = whole.split(b"\n") if whole else []
-        yield _chunk(lines, layout, names, number, stream.bytes_read)
+        yield _chunk(lines, layout, names, number, text.bytes_read)
         number += len(lines)
     if rest:
-        yield _chunk([rest], layout, names, number, stream.bytes_read)
+        yield _chunk([rest], layout, names, number, text.bytes_read)
 
 
 def _chunk(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from vnethash.analysis.flows import FLOW_DTYPE, Flows
 from vnethash.analysis.tables import cells
 from vnethash.analysis.tables.columns import Layout, Role
+from vnethash.errors import FlowTableError
 from vnethash.virtio.hash_types import ReportType
 
 COUNT_MAX = 1 << 48
@@ -57,6 +58,12 @@ class Chunk:
     rejected: tuple[Rejected, ...] = ()
     """Rows that did not make it into columns."""
     bytes_read: int = 0
+
+
+def unreadable(path: str, error: Exception) -> FlowTableError:
+    """What a library complains of, in a line."""
+    reason = getattr(error, "strerror", None) or str(error).partition("\n")[0].rstrip(".")
+    return FlowTableError(path, f"cannot be read further: {reason[:1].lower()}{reason[1:]}")
 
 
 def merge_rejected(parts: Iterable[Rejected]) -> tuple[Rejected, ...]:
