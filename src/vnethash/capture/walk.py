@@ -49,7 +49,8 @@ class Walker:
 
     Iteration raises `CaptureError` where the capture is damaged, after every frame
     before it. ``file`` is read from where it stands: from the start of a capture, or
-    with a ``state`` from a record at ``offset`` on.
+    with a ``state`` from a record at ``offset`` on. Records that start at ``end`` of the
+    capture or behind are left to others.
     """
 
     def __init__(
@@ -59,10 +60,12 @@ class Walker:
         *,
         state: CaptureState | None = None,
         offset: int = 0,
+        end: int | None = None,
         block: int = BLOCK,
     ) -> None:
         self._ffi, self._lib = core()
-        self._memory = _Memory(file, path, block)
+        self._end = end
+        self._memory = _Memory(file, path, block, None if end is None else max(0, end - offset))
         self._frames = np.empty(_FRAMES, FRAME_DTYPE)
         self._walked = self._ffi.new("struct vh_walked *")
         self._capture = Capture(self._memory, path, state=state, offset=offset)
@@ -98,6 +101,8 @@ class Walker:
                 continue
             if walked.end == self._lib.VH_WALK_MORE and memory.fill():
                 continue
+            if self._end is not None and self.offset >= self._end:
+                return
             try:
                 frame = self._capture.record()
             except EOFError:
@@ -157,11 +162,15 @@ def _single(frame: Frame) -> Block:
 
 
 class _Memory:
-    """The part of a file that is in memory, for the core; and for the reader, a file."""
+    """The part of a file that is in memory, for the core; and for the reader, a file.
 
-    def __init__(self, file: Readable, path: str, size: int) -> None:
+    ``most`` bytes are taken into memory, the reader may go on behind them.
+    """
+
+    def __init__(self, file: Readable, path: str, size: int, most: int | None) -> None:
         self._file = file
         self._path = path
+        self._most = most
         self._bytes = np.empty(size, np.uint8)
         self.start = self._end = 0
 
@@ -175,9 +184,17 @@ class _Memory:
         if self.start:
             self._bytes[:unread] = self.unread.copy()
         self.start, self._end = 0, unread
-        more = self._read_into(self._bytes.data[unread:]) if unread < len(self._bytes) else 0
+        room = self._bytes.data[unread:]
+        if self._most is not None:
+            room = room[: self._most]
+        more = self._read_into(room) if room else 0
         self._end += more
+        self._passed(more)
         return more > 0
+
+    def _passed(self, size: int) -> None:
+        if self._most is not None:
+            self._most = max(0, self._most - size)
 
     def _read_into(self, room: memoryview) -> int:
         try:
@@ -194,4 +211,8 @@ class _Memory:
         """As of a file: what is unread first, then what follows."""
         data = self.unread[:size].tobytes()
         self.start += len(data)
-        return data or self._file.read(size)
+        if data:
+            return data
+        data = self._file.read(size)
+        self._passed(len(data))
+        return data
