@@ -140,6 +140,10 @@ class FlowTableError(VnethashError):
         self.reason = reason
 
 
+class ClusterError(VnethashError):
+    """A Dask cluster cannot be reached, has no workers, or does not do its work."""
+
+
 class VhostUserError(VnethashError):
     """A vhost-user message that breaks the protocol or cannot be done.
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from vnethash.errors import CaptureError, os_reason
 
-_LOOKS_RIGHT: Final = re.compile(
+LOOKS_RIGHT: Final = re.compile(
     r"\.(pcap|pcapng|cap|dmp|ntar|csv|tsv|parquet|log)\d*(\.(gz|zst|zstd|xz|bz2))?$", re.IGNORECASE
 )
 """Names of captures, those that tcpdump numbers too, and of flow tables."""
@@ -26,15 +26,20 @@ class File:
 def find_files(paths: Iterable[str | os.PathLike[str]]) -> list[File]:
     """The files themselves, and of a folder, all below it with a name of captures or flow tables.
 
-    Those of a folder come in the order of their names. Raises `CaptureError` if a
-    folder cannot be read or has none.
+    Those of a folder come in the order of their names. Object stores are asked likewise
+    (see `find_objects`). Raises `CaptureError` if a folder cannot be read or has none.
     """
     files: list[File] = []
     for path in [os.fspath(path) for path in paths]:
-        if path == "-" or "://" in path or not os.path.isdir(path):
+        if "://" in path:
+            from vnethash.analysis.objects import find_objects
+
+            files += find_objects(path)
+            continue
+        if path == "-" or not os.path.isdir(path):
             files.append(File(path, _size(path)))
             continue
-        inside = [name for name in _walk(path) if _LOOKS_RIGHT.search(name)]
+        inside = [name for name in _walk(path) if LOOKS_RIGHT.search(name)]
         if not inside:
             raise CaptureError(
                 path,

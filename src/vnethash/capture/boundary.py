@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 """Where a record begins, somewhere in the middle of a capture.
 
-A guess: what follows each other like records may lie within a frame. Whoever guesses
+A guess: what looks like records in a row may lie within a frame. Whoever guesses
 has to see that what comes before ends there.
 """
 
-from typing import Any, Final
+import struct
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +22,10 @@ _CHAIN: Final = 16
 """Records in a row that are believed."""
 _LEAST: Final = 2
 """As many, if memory ends behind them."""
+_STEP: Final = 1 << 15
+_HEAD: Final = 16
 _BLOCK_MAX: Final = 1 << 20
-_RECORD: Final = 16
-# Custom blocks aside, those of draft-ietf-opsawg-pcapng, 10.1.
+# draft-ietf-opsawg-pcapng, 10.1; and blocks of whose kind that says nothing.
 _KNOWN: Final = (IDB, PB, SPB, 4, 5, EPB, 7, 8, 9, 10, SHB, 0xBAD, 0x40000BAD)
 
 
@@ -30,60 +34,67 @@ def guess_boundary(memory: bytes, state: CaptureState, offset: int) -> int | Non
 
     None if there is nothing like one.
     """
-    find = _pcapng_lengths if state.is_pcapng else _pcap_lengths
-    starts, lengths = find(np.frombuffer(memory, np.uint8), state, offset)
-    chain = dict(zip(starts.tolist(), lengths.tolist(), strict=True))
-    for start in chain:
+    length: Callable[[int], int]
+    if state.is_pcapng:
+        starts = _pcapng_starts(memory, state, -offset % 4)
+        length = partial(_pcapng_length, memory, state)
+    else:
+        starts = _pcap_starts(memory, state)
+        length = partial(_pcap_length, memory, state)
+    for start in starts:
         at, records = start, 0
-        while records < _CHAIN and (length := chain.get(at)):
-            at, records = at + length, records + 1
-        # What begins too close to the end cannot be judged.
-        ends = at + _RECORD > len(memory) or at + chain.get(at, 0) > len(memory)
-        if records == _CHAIN or (ends and records >= _LEAST):
-            return int(start)
+        while records < _CHAIN and at + _HEAD <= len(memory) and (size := length(at)):
+            at, records = at + size, records + 1
+        # Where memory ends, that is all there is to see.
+        if records == _CHAIN or (at + _HEAD > len(memory) and records >= _LEAST):
+            return start
     return None
 
 
-def _pcap_lengths(
-    memory: NDArray[np.uint8], state: CaptureState, offset: int
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Places that can be the header of a record, and the length of the record."""
-    count = len(memory) - _RECORD + 1
-    if count <= 0:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
+def _pcap_starts(memory: bytes, state: CaptureState) -> Iterator[int]:
+    """Places whose lengths and ticks can be those of a record."""
+    ticks = 10 ** state.interfaces[0].tsresol
+    for first in range(0, max(0, len(memory) - _HEAD + 1), _STEP):
+        part = np.frombuffer(memory, np.uint8)[first : first + _STEP + _HEAD - 1]
+        captured = _words(part, 8, state.order)
+        good = (captured - 1 < MAX_FRAME) & (_words(part, 4, state.order) < ticks)
+        yield from (np.flatnonzero(good) + first).tolist()
+
+
+def _pcap_length(memory: bytes, state: CaptureState, at: int) -> int:
+    """Of the record at ``at``; 0 if there is none."""
     (interface,) = state.interfaces
-    captured, original, ticks = (_words(memory, at, count, state.order) for at in (8, 12, 4))
-    good = (captured <= MAX_FRAME) & (ticks < 10**interface.tsresol)
-    if interface.snaplen:
-        good &= (captured <= interface.snaplen) | (captured <= original)
-    # No frame is of no bytes; zeros would be an endless row of such.
-    good &= (captured > 0) & (original >= captured)
-    starts = np.flatnonzero(good)
-    return starts, captured[starts].astype(np.int64) + _RECORD
+    _, ticks, captured, original = struct.unpack_from(state.order + "IIII", memory, at)
+    if not 0 < captured <= MAX_FRAME or captured > original or ticks >= 10**interface.tsresol:
+        return 0
+    return int(captured) + _HEAD
 
 
-def _pcapng_lengths(
-    memory: NDArray[np.uint8], state: CaptureState, offset: int
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Places that can be a block of a known type, with its length before and behind."""
-    skip = -offset % 4
-    words = memory[skip : skip + (len(memory) - skip) // 4 * 4].view(state.order + "u4")
-    if len(words) < 3:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    lengths = words[1:].astype(np.int64)
-    kinds = words[:-1]
-    good = np.isin(kinds, _KNOWN) & (lengths >= 12) & (lengths % 4 == 0) & (lengths <= _BLOCK_MAX)
-    starts = np.flatnonzero(good)
-    ends = starts + lengths[starts] // 4 - 1
-    inside = ends < len(words)
-    starts, ends = starts[inside], ends[inside]
-    starts = starts[words[ends] == lengths[starts]]
-    return 4 * starts + skip, lengths[starts]
+def _pcapng_starts(memory: bytes, state: CaptureState, skip: int) -> Iterator[int]:
+    """Places, four bytes apart, with the number of a kind of block."""
+    count = (len(memory) - skip) // 4
+    words = np.frombuffer(memory, state.order + "u4", max(0, count), skip if count > 0 else 0)
+    for first in range(0, len(words), _STEP):
+        known = np.isin(words[first : first + _STEP], _KNOWN)
+        yield from (4 * (np.flatnonzero(known) + first) + skip).tolist()
 
 
-def _words(memory: NDArray[np.uint8], at: int, count: int, order: str) -> NDArray[np.uint32]:
-    """The 4 bytes behind each of the first ``count`` places and ``at``, as a number."""
+def _pcapng_length(memory: bytes, state: CaptureState, at: int) -> int:
+    """Of the block at ``at``, if that is behind it as well; 0 if there is none."""
+    kind, length = struct.unpack_from(state.order + "II", memory, at)
+    if kind not in _KNOWN or not 12 <= length <= _BLOCK_MAX or length % 4:
+        return 0
+    if at + length <= len(memory):
+        (again,) = struct.unpack_from(state.order + "I", memory, at + length - 4)
+        if again != length:
+            return 0
+    return int(length)
+
+
+def _words(memory: NDArray[np.uint8], at: int, order: str) -> NDArray[np.uint32]:
+    """Of each place that has `_HEAD` bytes: the four ``at`` bytes behind it, as a number."""
+    count = len(memory) - _HEAD + 1
     octets = [memory[at + place : at + place + count].astype(np.uint32) for place in range(4)]
     if order == ">":
         octets.reverse()
-    return octets[0] | octets[1] << 8 | octets[2] << 16 | octets[3] << 24
+    return np.asarray(octets[0] | octets[1] << 8 | octets[2] << 16 | octets[3] << 24, np.uint32)

@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+"""Analysing files on a Dask cluster: a task a file, several of a large one, sums in a tree."""
+
+import dataclasses
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
+from importlib import import_module
+from operator import itemgetter
+from typing import Any, Final
+
+from vnethash.analysis.blocks import BLOCK_BYTES, BLOCK_LEAST, Joint, count_block, split
+from vnethash.analysis.census import DEFAULT_WINDOW_NS, Census, merge
+from vnethash.analysis.files import File, find_files
+from vnethash.analysis.local import Progress, count_file
+from vnethash.analysis.result import Analysis, Source
+from vnethash.errors import ClusterError, ConfigError, DependencyMissing
+from vnethash.rss.config import RssConfig
+
+_FAN_IN: Final = 8
+"""Analyses that one task adds up."""
+_PATIENCE: Final = 30
+"""Seconds until a scheduler must have answered, and a worker have come."""
+
+
+def analyze_cluster(
+    paths: Iterable[str | os.PathLike[str]],
+    rss: RssConfig | None = None,
+    *,
+    cluster: str | None = None,
+    workers: int | None = None,
+    window_ns: int = DEFAULT_WINDOW_NS,
+    progress: Progress | None = None,
+    block_bytes: int = BLOCK_BYTES,
+) -> Analysis:
+    """What `analyze` finds in the same files, to the last digit, by the workers of a cluster.
+
+    ``cluster`` is the address of a scheduler whose workers find the files by the same
+    paths or addresses; without it, ``workers`` processes are started here, by default
+    one a CPU, and ended. Captures that are not compressed are split into blocks of
+    ``block_bytes``, at least 1 MiB. A file that cannot be read, or that kills
+    its workers again and again, counts as far as it goes: `Analysis.failed`.
+
+    Raises what `analyze` raises, ClusterError, and DependencyMissing without Dask.
+    """
+    if block_bytes < BLOCK_LEAST:
+        raise ConfigError("block_bytes", f"must be at least {BLOCK_LEAST}, not {block_bytes}")
+    return analyze_files_cluster(
+        find_files(paths),
+        rss or RssConfig.default(4),
+        cluster=cluster,
+        workers=workers,
+        window_ns=window_ns,
+        progress=progress,
+        block_bytes=block_bytes,
+    )
+
+
+def analyze_files_cluster(
+    files: Sequence[File],
+    rss: RssConfig,
+    *,
+    cluster: str | None = None,
+    workers: int | None = None,
+    window_ns: int = DEFAULT_WINDOW_NS,
+    progress: Progress | None = None,
+    block_bytes: int = BLOCK_BYTES,
+) -> Analysis:
+    """`analyze_cluster` for files that were found already."""
+    nothing = Census(rss, window_ns=window_ns).result()  # what is wrong is said before work begins
+    with _connected(cluster, workers) as client:
+        run = _Run(client, rss, window_ns, progress)
+        for number, file in enumerate(files):
+            run.add(number, file, block_bytes)
+        whole, sources = run.finish()
+    return dataclasses.replace(
+        nothing if whole is None else whole, sources=tuple(sources[n] for n in sorted(sources))
+    )
+
+
+@contextmanager
+def _connected(address: str | None, workers: int | None) -> Iterator[Any]:
+    """A client of the cluster at ``address``, or of one of this machine's own."""
+    try:
+        distributed = import_module("distributed")
+    except ImportError as error:
+        raise DependencyMissing(
+            f"a cluster needs Dask: {error}", hint="pip install 'vnethash[dask]'"
+        ) from error
+    if address is None:
+        # Nobody else is to reach it, and nobody looks at it: a port that is free, no dashboard.
+        with (
+            distributed.LocalCluster(
+                n_workers=workers or len(os.sched_getaffinity(0)),
+                threads_per_worker=1,
+                host="127.0.0.1",
+                dashboard_address=None,
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+                silence_logs=logging.CRITICAL,
+            ) as local,
+            distributed.Client(local) as client,
+        ):
+            yield client
+        return
+    try:
+        client = distributed.Client(address, timeout=_PATIENCE, set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise ClusterError(
+            f"no Dask scheduler answers at {address}: {error}",
+            hint="start one with `dask scheduler`, and name it as tcp://HOST:8786",
+        ) from error
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=_PATIENCE)
+        except TimeoutError as error:
+            raise ClusterError(
+                f"the Dask scheduler at {address} has no workers",
+                hint=f"start some with `dask worker {address}`",
+            ) from error
+        yield client
+
+
+class _Run:
+    """The tasks of an analysis, and what came of those that are done."""
+
+    def __init__(
+        self, client: Any, rss: RssConfig, window_ns: int, progress: Progress | None
+    ) -> None:
+        self._distributed = import_module("distributed")
+        self._client = client
+        # As a task: were it data, it would be lost with the worker that holds it.
+        self._rss = client.submit(RssConfig.from_json, rss.to_json(), pure=False)
+        self._window_ns = window_ns
+        self._progress = progress
+        self._done = self._distributed.as_completed(loop=client.loop)
+        self._tasks: dict[str, _Task] = {}
+        self._joints: dict[int, tuple[Joint, dict[int, _Task]]] = {}
+        self._sum = _Sum(client)
+        self._sources: dict[int, Source] = {}
+
+    def add(self, number: int, file: File, block_bytes: int) -> None:
+        """Have a file counted."""
+        blocks = split(file, block_bytes)
+        if not blocks:
+            self._submit(_Task(number, file.path, None, file.size or 0), _count_file, file.path)
+            return
+        tasks: dict[int, _Task] = {}
+        self._joints[number] = Joint(blocks, file.size or 0), tasks
+        for place, block in enumerate(blocks):
+            size = (block.end or file.size or 0) - block.start
+            tasks[place] = _Task(number, file.path, place, size)
+            self._submit(tasks[place], count_block, block)
+
+    def _submit(self, task: "_Task", count: Any, what: Any) -> None:
+        counted = self._client.submit(count, what, self._rss, self._window_ns, pure=False)
+        # What was found stays with the workers; what is told of it comes here.
+        told = self._client.submit(itemgetter(0), counted, pure=False, priority=1)
+        task.found = self._client.submit(itemgetter(1), counted, pure=False, priority=1)
+        self._tasks[told.key] = task
+        self._done.add(told)
+
+    def finish(self) -> tuple[Analysis | None, dict[int, Source]]:
+        """The sum, None of nothing, and what is told of each file."""
+        for told in self._done:
+            task = self._tasks.pop(told.key)
+            if told.status == "finished":
+                self._take(task, told.result())
+            else:
+                self._fail(task, told)
+        try:
+            return self._sum.result(), self._sources
+        except (self._distributed.KilledWorker, CancelledError, OSError) as error:
+            raise ClusterError(f"the parts could not be added up: {error}") from error
+
+    def _take(self, task: "_Task", told: Any) -> None:
+        if task.place is None:
+            self._sources[task.number] = told
+            self._sum.add(task.found)
+            self._tell(task, told.packets)
+            return
+        if self._is_awaited(task):
+            self._tell(task, told.packets)
+            self._joints[task.number][0].put(task.place, told)
+            self._join(task)
+
+    def _is_awaited(self, task: "_Task") -> bool:
+        """Whether a block is not passed over by now, or counted anew as this time was wrong."""
+        _, tasks = self._joints.get(task.number, (None, {}))
+        return task.place is not None and tasks.get(task.place) is task
+
+    def _join(self, task: "_Task") -> None:
+        """Go on with the blocks of a file as far as they are there."""
+        joint, tasks = self._joints[task.number]
+        while step := joint.step():
+            if isinstance(step, dict):
+                for place, block in step.items():
+                    tasks[place] = _Task(task.number, task.path, place, 0)
+                    self._submit(tasks[place], count_block, block)
+            else:
+                place, counts = step
+                counted = tasks.pop(place)
+                if counts:
+                    self._sum.add(counted.found)
+        if joint.is_done:
+            self._sources[task.number] = joint.source()
+            del self._joints[task.number]
+
+    def _fail(self, task: "_Task", told: Any) -> None:
+        if told.status != "error":
+            raise ClusterError("the connection to the cluster was lost")
+        error = told.exception()
+        if not isinstance(error, self._distributed.KilledWorker):
+            raise ClusterError(
+                f"{task.path}: a worker failed with {type(error).__name__}: {error}",
+                hint="workers need the same version of vnethash as this machine",
+            ) from error
+        reason = f"{error.allowed_failures + 1} workers that read it died"
+        if task.place is None:
+            self._sources[task.number] = Source(task.path, 0, 0, reason)
+        elif self._is_awaited(task):
+            self._joints[task.number][0].lose(task.place, reason)
+            self._join(task)
+
+    def _tell(self, task: "_Task", packets: int) -> None:
+        if self._progress is not None:
+            self._progress(task.bytes, packets)
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class _Task:
+    number: int
+    """Of the file."""
+    path: str
+    place: int | None
+    """Of the block; None for a whole file."""
+    bytes: int
+    found: Any = None
+
+
+class _Sum:
+    """Adds up analyses where they are, some at a time, as they come: a tree of small depth."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._levels: list[list[Any]] = []
+
+    def add(self, future: Any, level: int = 0) -> None:
+        """Add one that is, or will be, on a worker."""
+        if level == len(self._levels):
+            self._levels.append([])
+        waiting = self._levels[level]
+        waiting.append(future)
+        if len(waiting) == _FAN_IN:
+            self._levels[level] = []
+            self.add(self._merge(waiting), level + 1)
+
+    def _merge(self, futures: list[Any]) -> Any:
+        return self._client.submit(merge, futures, pure=False, priority=2)
+
+    def result(self) -> Analysis | None:
+        """The sum of all; None if there was none."""
+        futures = [future for waiting in self._levels for future in waiting]
+        while len(futures) > 1:
+            futures = [
+                self._merge(futures[start : start + _FAN_IN])
+                for start in range(0, len(futures), _FAN_IN)
+            ]
+        return futures[0].result() if futures else None
+
+
+def _count_file(path: str, rss: RssConfig, window_ns: int) -> tuple[Source, Analysis]:
+    census = Census(rss, window_ns=window_ns)
+    source = count_file(census, path)
+    return source, census.result()
