@@ -4,11 +4,11 @@
 import dataclasses
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import CancelledError
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from operator import itemgetter
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from vnethash.analysis.blocks import BLOCK_BYTES, BLOCK_LEAST, Joint, count_block, split
@@ -92,12 +92,14 @@ def _connected(address: str | None, workers: int | None) -> Iterator[Any]:
     if address is None:
         # Nobody else is to reach it, and nobody looks at it: a port that is free, no dashboard.
         with (
+            TemporaryDirectory(prefix="vnethash-") as folder,
             distributed.LocalCluster(
                 n_workers=workers or len(os.sched_getaffinity(0)),
                 threads_per_worker=1,
                 host="127.0.0.1",
                 dashboard_address=None,
                 scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+                local_directory=folder,
                 silence_logs=logging.CRITICAL,
             ) as local,
             distributed.Client(local) as client,
@@ -139,6 +141,7 @@ class _Run:
         self._joints: dict[int, tuple[Joint, dict[int, _Task]]] = {}
         self._sum = _Sum(client)
         self._sources: dict[int, Source] = {}
+        self._suspects: list[tuple[_Task, Any]] = []
 
     def add(self, number: int, file: File, block_bytes: int) -> None:
         """Have a file counted."""
@@ -154,30 +157,62 @@ class _Run:
             self._submit(tasks[place], count_block, block)
 
     def _submit(self, task: "_Task", count: Any, what: Any) -> None:
-        counted = self._client.submit(count, what, self._rss, self._window_ns, pure=False)
+        arguments = (count, what, self._rss, self._window_ns)
         # What was found stays with the workers; what is told of it comes here.
-        told = self._client.submit(itemgetter(0), counted, pure=False, priority=1)
-        task.found = self._client.submit(itemgetter(1), counted, pure=False, priority=1)
+        task.counted = self._client.submit(_counted, *arguments, pure=False)
+        told = self._client.submit(itemgetter(0), task.counted, pure=False, priority=1)
         self._tasks[told.key] = task
         self._done.add(told)
 
     def finish(self) -> tuple[Analysis | None, dict[int, Source]]:
         """The sum, None of nothing, and what is told of each file."""
+        self._wait(self._suspect)
+        # Dask blames a death on all that the worker had at hand. Alone, each shows what it does.
+        while self._suspects:
+            task, told = self._suspects.pop()
+            if task.place is None or self._is_awaited(task):
+                self._client.retry([told])
+                self._tasks[told.key] = task
+                self._done.add(told)
+                self._wait(self._convict)
+        return self._sum.result(), self._sources
+
+    def _wait(self, killed: Callable[["_Task", Any], None]) -> None:
+        """For all tasks; ``killed`` is told of those whose workers died."""
         for told in self._done:
             task = self._tasks.pop(told.key)
             if told.status == "finished":
                 self._take(task, told.result())
+            elif told.status != "error":
+                raise ClusterError("the connection to the cluster was lost")
+            elif isinstance(told.exception(), self._distributed.KilledWorker):
+                killed(task, told)
             else:
-                self._fail(task, told)
-        try:
-            return self._sum.result(), self._sources
-        except (self._distributed.KilledWorker, CancelledError, OSError) as error:
-            raise ClusterError(f"the parts could not be added up: {error}") from error
+                self._defect(task, str(told.exception()))
+
+    def _suspect(self, task: "_Task", told: Any) -> None:
+        self._suspects.append((task, told))
+
+    def _convict(self, task: "_Task", told: Any) -> None:
+        reason = f"{told.exception().allowed_failures + 1} workers that read it died"
+        if task.place is None:
+            self._sources[task.number] = Source(task.path, 0, 0, reason)
+        else:
+            self._joints[task.number][0].lose(task.place, reason)
+            self._join(task)
+
+    def _defect(self, task: "_Task", text: str) -> None:
+        raise ClusterError(
+            f"{task.path}: a worker failed: {text}",
+            hint="workers need the same version of vnethash as this machine",
+        )
 
     def _take(self, task: "_Task", told: Any) -> None:
+        if isinstance(told, _Defect):
+            self._defect(task, told.text)
         if task.place is None:
             self._sources[task.number] = told
-            self._sum.add(task.found)
+            self._sum.add(task.counted)
             self._tell(task, told.packets)
             return
         if self._is_awaited(task):
@@ -200,28 +235,12 @@ class _Run:
                     self._submit(tasks[place], count_block, block)
             else:
                 place, counts = step
-                counted = tasks.pop(place)
+                task = tasks.pop(place)
                 if counts:
-                    self._sum.add(counted.found)
+                    self._sum.add(task.counted)
         if joint.is_done:
             self._sources[task.number] = joint.source()
             del self._joints[task.number]
-
-    def _fail(self, task: "_Task", told: Any) -> None:
-        if told.status != "error":
-            raise ClusterError("the connection to the cluster was lost")
-        error = told.exception()
-        if not isinstance(error, self._distributed.KilledWorker):
-            raise ClusterError(
-                f"{task.path}: a worker failed with {type(error).__name__}: {error}",
-                hint="workers need the same version of vnethash as this machine",
-            ) from error
-        reason = f"{error.allowed_failures + 1} workers that read it died"
-        if task.place is None:
-            self._sources[task.number] = Source(task.path, 0, 0, reason)
-        elif self._is_awaited(task):
-            self._joints[task.number][0].lose(task.place, reason)
-            self._join(task)
 
     def _tell(self, task: "_Task", packets: int) -> None:
         if self._progress is not None:
@@ -236,7 +255,13 @@ class _Task:
     place: int | None
     """Of the block; None for a whole file."""
     bytes: int
-    found: Any = None
+    counted: Any = None
+    """The future of what is told of it, and of its analysis."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Defect:
+    text: str
 
 
 class _Sum:
@@ -246,28 +271,57 @@ class _Sum:
         self._client = client
         self._levels: list[list[Any]] = []
 
-    def add(self, future: Any, level: int = 0) -> None:
-        """Add one that is, or will be, on a worker."""
+    def add(self, counted: Any, level: int = 0) -> None:
+        """Add what is, or will be, on a worker."""
         if level == len(self._levels):
             self._levels.append([])
         waiting = self._levels[level]
-        waiting.append(future)
+        waiting.append(counted)
         if len(waiting) == _FAN_IN:
             self._levels[level] = []
             self.add(self._merge(waiting), level + 1)
 
-    def _merge(self, futures: list[Any]) -> Any:
-        return self._client.submit(merge, futures, pure=False, priority=2)
+    def _merge(self, counted: list[Any]) -> Any:
+        return self._client.submit(_merged, counted, pure=False, priority=2)
 
     def result(self) -> Analysis | None:
-        """The sum of all; None if there was none."""
-        futures = [future for waiting in self._levels for future in waiting]
-        while len(futures) > 1:
-            futures = [
-                self._merge(futures[start : start + _FAN_IN])
-                for start in range(0, len(futures), _FAN_IN)
-            ]
-        return futures[0].result() if futures else None
+        """The sum of all; None if there was none. Raises ClusterError."""
+        parts = [counted for waiting in self._levels for counted in waiting]
+        if not parts:
+            return None
+        while len(parts) > 1:
+            starts = range(0, len(parts), _FAN_IN)
+            parts = [self._merge(parts[start : start + _FAN_IN]) for start in starts]
+        (whole,) = parts
+        try:
+            return _result(whole)
+        except Exception as error:
+            # Of the library, of workers, of the connection: it cannot be told from here.
+            if whole.status != "error":
+                raise ClusterError(f"the connection to the cluster was lost: {error}") from error
+        self._client.retry([whole])  # it may have been blamed for the death of a worker
+        try:
+            return _result(whole)
+        except Exception as error:
+            raise ClusterError(f"the parts could not be added up: {error}") from error
+
+
+def _result(whole: Any) -> Analysis:
+    analysis: Analysis = whole.result()[1]
+    return analysis
+
+
+def _merged(counted: Sequence[tuple[Any, Analysis]]) -> tuple[None, Analysis]:
+    return None, merge(analysis for _, analysis in counted)
+
+
+def _counted(count: Any, what: Any, rss: RssConfig, window_ns: int) -> tuple[Any, Any]:
+    try:
+        counted: tuple[Any, Any] = count(what, rss, window_ns)
+    except Exception as error:
+        # As a value, for not all errors can be pickled.
+        return _Defect(f"{type(error).__name__}: {error}"), None
+    return counted
 
 
 def _count_file(path: str, rss: RssConfig, window_ns: int) -> tuple[Source, Analysis]:
