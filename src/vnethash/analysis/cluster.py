@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from operator import itemgetter
 from tempfile import TemporaryDirectory
@@ -16,6 +17,7 @@ from vnethash.analysis.census import DEFAULT_WINDOW_NS, Census, merge
 from vnethash.analysis.files import File, find_files
 from vnethash.analysis.local import Progress, count_file
 from vnethash.analysis.result import Analysis, Source
+from vnethash.analysis.tables import Given
 from vnethash.errors import ClusterError, ConfigError, DependencyMissing
 from vnethash.rss.config import RssConfig
 
@@ -33,6 +35,7 @@ def analyze_cluster(
     workers: int | None = None,
     window_ns: int = DEFAULT_WINDOW_NS,
     progress: Progress | None = None,
+    columns: Given | None = None,
     block_bytes: int = BLOCK_BYTES,
 ) -> Analysis:
     """What `analyze` finds in the same files, to the last digit, by the workers of a cluster.
@@ -54,6 +57,7 @@ def analyze_cluster(
         workers=workers,
         window_ns=window_ns,
         progress=progress,
+        columns=columns,
         block_bytes=block_bytes,
     )
 
@@ -66,12 +70,15 @@ def analyze_files_cluster(
     workers: int | None = None,
     window_ns: int = DEFAULT_WINDOW_NS,
     progress: Progress | None = None,
+    columns: Given | None = None,
     block_bytes: int = BLOCK_BYTES,
 ) -> Analysis:
     """`analyze_cluster` for files that were found already."""
+    if any(file.path == "-" for file in files):
+        raise ConfigError("files", "standard input cannot be read by other processes")
     nothing = Census(rss, window_ns=window_ns).result()  # what is wrong is said before work begins
     with _connected(cluster, workers) as client:
-        run = _Run(client, rss, window_ns, progress)
+        run = _Run(client, rss, window_ns, progress, columns)
         for number, file in enumerate(files):
             run.add(number, file, block_bytes)
         whole, sources = run.finish()
@@ -128,7 +135,12 @@ class _Run:
     """The tasks of an analysis, and what came of those that are done."""
 
     def __init__(
-        self, client: Any, rss: RssConfig, window_ns: int, progress: Progress | None
+        self,
+        client: Any,
+        rss: RssConfig,
+        window_ns: int,
+        progress: Progress | None,
+        columns: Given | None,
     ) -> None:
         self._distributed = import_module("distributed")
         self._client = client
@@ -136,6 +148,7 @@ class _Run:
         self._rss = client.submit(RssConfig.from_json, rss.to_json(), pure=False)
         self._window_ns = window_ns
         self._progress = progress
+        self._count_file = partial(_count_file, columns)
         self._done = self._distributed.as_completed(loop=client.loop)
         self._tasks: dict[str, _Task] = {}
         self._joints: dict[int, tuple[Joint, dict[int, _Task]]] = {}
@@ -145,9 +158,10 @@ class _Run:
 
     def add(self, number: int, file: File, block_bytes: int) -> None:
         """Have a file counted."""
-        blocks = split(file, block_bytes)
+        path = file.path if "://" in file.path else os.path.abspath(file.path)
+        blocks = split(dataclasses.replace(file, path=path), block_bytes)
         if not blocks:
-            self._submit(_Task(number, file.path, None, file.size or 0), _count_file, file.path)
+            self._submit(_Task(number, file.path, None, file.size or 0), self._count_file, path)
             return
         tasks: dict[int, _Task] = {}
         self._joints[number] = Joint(blocks, file.size or 0), tasks
@@ -211,7 +225,7 @@ class _Run:
         if isinstance(told, _Defect):
             self._defect(task, told.text)
         if task.place is None:
-            self._sources[task.number] = told
+            self._sources[task.number] = dataclasses.replace(told, path=task.path)
             self._sum.add(task.counted)
             self._tell(task, told.packets)
             return
@@ -239,7 +253,7 @@ class _Run:
                 if counts:
                     self._sum.add(task.counted)
         if joint.is_done:
-            self._sources[task.number] = joint.source()
+            self._sources[task.number] = dataclasses.replace(joint.source(), path=task.path)
             del self._joints[task.number]
 
     def _tell(self, task: "_Task", packets: int) -> None:
@@ -324,7 +338,9 @@ def _counted(count: Any, what: Any, rss: RssConfig, window_ns: int) -> tuple[Any
     return counted
 
 
-def _count_file(path: str, rss: RssConfig, window_ns: int) -> tuple[Source, Analysis]:
+def _count_file(
+    columns: Given | None, path: str, rss: RssConfig, window_ns: int
+) -> tuple[Source, Analysis]:
     census = Census(rss, window_ns=window_ns)
-    source = count_file(census, path)
+    source = count_file(census, path, columns=columns)
     return source, census.result()

@@ -4,15 +4,23 @@
 import dataclasses
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from vnethash.analysis.census import DEFAULT_WINDOW_NS, Census, merge
 from vnethash.analysis.files import File, find_files
 from vnethash.analysis.result import Analysis, Source
-from vnethash.capture.stream import open_stream
+from vnethash.analysis.tables import (
+    Given,
+    Rejected,
+    is_flow_table,
+    merge_rejected,
+    open_flow_table,
+    rejected_text,
+)
+from vnethash.capture.stream import Stream, open_stream
 from vnethash.capture.walk import Walker
-from vnethash.errors import CaptureError, DependencyMissing
+from vnethash.errors import CaptureError, DependencyMissing, FlowTableError
 from vnethash.rss.config import RssConfig
 
 Progress = Callable[[int, int], None]
@@ -26,18 +34,25 @@ def analyze(
     jobs: int | None = None,
     window_ns: int = DEFAULT_WINDOW_NS,
     progress: Progress | None = None,
+    columns: Given | None = None,
 ) -> Analysis:
-    """What ``rss`` makes of the packets of files: captures, folders of them.
+    """What ``rss`` makes of the packets of files: captures, flow tables, folders of them.
 
     By default that is `RssConfig.default` of four queues. A file that is damaged or
     cannot be read counts as far as it goes: `Analysis.failed` says which and why.
     ``jobs`` files are read at once, as many as there are CPUs by default; the result
-    does not depend on it. Raises ConfigError for ``window_ns`` (see `Census`), and
+    does not depend on it. ``columns`` of flow tables are found by their usual names, or
+    given (see `parse_columns`). Raises ConfigError for ``window_ns`` (see `Census`), and
     CaptureError for a folder without captures.
     """
     files = find_files(paths)
     return analyze_files(
-        files, rss or RssConfig.default(4), jobs=jobs, window_ns=window_ns, progress=progress
+        files,
+        rss or RssConfig.default(4),
+        jobs=jobs,
+        window_ns=window_ns,
+        progress=progress,
+        columns=columns,
     )
 
 
@@ -48,6 +63,7 @@ def analyze_files(
     jobs: int | None = None,
     window_ns: int = DEFAULT_WINDOW_NS,
     progress: Progress | None = None,
+    columns: Given | None = None,
 ) -> Analysis:
     """`analyze` for files that were found already."""
     jobs = max(1, min(jobs or len(os.sched_getaffinity(0)), len(files)))
@@ -64,7 +80,7 @@ def analyze_files(
                 number, file = next(todo, (None, None))
             if number is None or file is None:
                 break
-            sources.append((number, count_file(census, file.path, tell)))
+            sources.append((number, count_file(census, file.path, tell, columns)))
         return census.result(), sources
 
     if jobs == 1:
@@ -81,24 +97,48 @@ def analyze_files(
     return dataclasses.replace(whole, sources=tuple(found[number] for number in sorted(found)))
 
 
-def count_file(census: Census, path: str, progress: Progress | None = None) -> Source:
-    """Count the packets of a file, as far as it can be read."""
-    before, read = census.packets, 0
+def count_file(
+    census: Census, path: str, progress: Progress | None = None, columns: Given | None = None
+) -> Source:
+    """Count the packets of a capture or a flow table, as far as it can be read."""
+    packets = before = read = 0
     error: str | None = None
     offset: int | None = None
     try:
         with open_stream(path) as stream:
-            for block in Walker(stream, stream.path):
-                census.add_frames(block.memory, block.frames)
+            is_table = is_flow_table(stream.head)
+            counted = _rows(census, stream, columns) if is_table else _frames(census, stream)
+            for more, read in counted:
+                packets += more
                 if progress is not None:
-                    progress(stream.bytes_read - read, len(block.frames))
-                read = stream.bytes_read
-            read = stream.bytes_read
+                    progress(read - before, more)
+                before = read
+            read = max(read, stream.bytes_read)
     except CaptureError as caught:
         error, offset = caught.reason, caught.offset
+    except FlowTableError as caught:
+        error = caught.reason
     except DependencyMissing as caught:
         error = str(caught)
-    return Source(path, census.packets - before, read, error, offset)
+    return Source(path, packets, read, error, offset)
+
+
+def _frames(census: Census, stream: Stream) -> Iterator[tuple[int, int]]:
+    """Count a capture; packets of each block, and bytes that were read up to there."""
+    for block in Walker(stream, stream.path):
+        census.add_frames(block.memory, block.frames)
+        yield len(block.frames), stream.bytes_read
+
+
+def _rows(census: Census, stream: Stream, columns: Given | None) -> Iterator[tuple[int, int]]:
+    """Count a flow table likewise; raises FlowTableError at last if rows could not be read."""
+    rejected: tuple[Rejected, ...] = ()
+    for batch in open_flow_table(stream, columns):
+        census.add_flows(batch.flows, batch.times_ns)
+        rejected = merge_rejected((*rejected, *batch.rejected))
+        yield int(batch.flows["packets"].sum()), batch.bytes_read
+    if reason := rejected_text(rejected):
+        raise FlowTableError(stream.path, reason)
 
 
 class _Stopped(Exception):

@@ -2,23 +2,18 @@
 """Files in object stores, through fsspec: ``s3://bucket/folder``, ``gs://bucket/*.pcap``."""
 
 from vnethash.analysis.files import LOOKS_RIGHT, File
-from vnethash.errors import CaptureError, DependencyMissing
+from vnethash.errors import CaptureError
 
 
 def find_objects(address: str) -> list[File]:
     """The object itself, those that a pattern fits, or all captures and flow tables in a folder.
 
-    Raises CaptureError if there is none, or the store cannot be asked; DependencyMissing
-    without the package for that kind of store.
+    Raises CaptureError if there is none, or the store cannot be asked.
     """
-    try:
-        from fsspec.core import has_magic, url_to_fs
-    except ImportError:
-        raise DependencyMissing(
-            f"fsspec is not installed, which reads {address}", hint="pip install 'vnethash[dask]'"
-        ) from None
     scheme = address.partition("://")[0]
     try:
+        from fsspec.core import has_magic, url_to_fs
+
         store, path = url_to_fs(address)
         if has_magic(path):
             found = store.glob(path, detail=True)
@@ -27,8 +22,8 @@ def find_objects(address: str) -> list[File]:
             found = {name: info for name, info in found.items() if LOOKS_RIGHT.search(name)}
         else:
             return [File(address, store.size(path) if store.exists(path) else None)]
-    except ImportError as error:
-        raise DependencyMissing(f"{address}: {error}") from error
+    except ImportError:
+        return [File(address)]  # whoever opens it says what is missing
     except ValueError as error:
         raise CaptureError(address, f"cannot be opened: {error}") from error
     except Exception as error:

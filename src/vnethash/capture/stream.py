@@ -14,7 +14,7 @@ from vnethash.capture.reader import Readable
 from vnethash.closing import Closing
 from vnethash.errors import CaptureError, DependencyMissing, os_reason
 
-_MAGIC: Final = 6
+_HEAD: Final = 512
 _CHUNK: Final = 4096
 """Compressed bytes that are taken at once: few, as they may stand for a thousand times as many."""
 _MEMORY: Final = 1 << 28
@@ -71,7 +71,7 @@ class Stream(Closing):
         raw = _Counted(file)
         self._raw = raw
         self._data = io.BufferedReader(raw)
-        self.head = bytes(self._data.peek(_MAGIC)[:_MAGIC])
+        self.head = bytes(self._data.peek(_HEAD)[:_HEAD])
         """The first bytes of the file."""
         self._decompressed = self._unpack()
 
@@ -79,7 +79,7 @@ class Stream(Closing):
         for magic, (name, make) in _FORMATS.items():
             if self.head.startswith(magic):
                 unpacked = _Decompressed(self._data, self.path, name, make)
-                self.head = unpacked.peek(_MAGIC)
+                self.head = unpacked.peek(_HEAD)
                 return unpacked
         return None
 

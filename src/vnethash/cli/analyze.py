@@ -27,6 +27,7 @@ from vnethash.cli.sharing import (
     anonymizer_from_options,
     shareable,
 )
+from vnethash.errors import ConfigError
 from vnethash.stats import Measure
 
 if TYPE_CHECKING:
@@ -40,8 +41,9 @@ FilesArgument = Annotated[
     list[str],
     typer.Argument(
         metavar="FILE...",
-        help="Captures (pcap, pcapng; compressed with gzip, zstd, xz or bzip2 as well), folders "
-        "of them, or - for standard input.",
+        help="Captures (pcap, pcapng) and flow tables (CSV, Zeek logs, Parquet and others), "
+        "compressed with gzip, zstd, xz or bzip2 as well; folders of them, addresses in object "
+        "stores, or - for standard input.",
         show_default=False,
     ),
 ]
@@ -59,6 +61,29 @@ JobsOption = Annotated[
     int | None,
     typer.Option(
         "--jobs", "-j", metavar="N", min=1, help="Files to read at once (default: a file a CPU)."
+    ),
+]
+ColumnsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--columns",
+        metavar="ROLE=NAME,...",
+        help="Columns of flow tables without usual names: source, destination, source_port, "
+        "destination_port, protocol, packets, bytes, reverse_packets, reverse_bytes, time.",
+    ),
+]
+ClusterOption = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="ADDRESS",
+        help="Let the workers of a Dask scheduler do it, such as tcp://192.0.2.1:8786.",
+    ),
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", metavar="N", min=1, help="Let N worker processes of Dask do it, here."
     ),
 ]
 ByOption = Annotated[
@@ -101,6 +126,9 @@ def analyze_command(
     by: ByOption = Measure.PACKETS,
     window: WindowOption = "1ms",
     jobs: JobsOption = None,
+    columns: ColumnsOption = None,
+    cluster: ClusterOption = None,
+    workers: WorkersOption = None,
     anonymize: AnonymizeOption = False,
     anonymize_key: AnonymizeKeyOption = None,
     top: Annotated[
@@ -126,7 +154,9 @@ def analyze_command(
 
     rss = config_from_options(queues, key, types, indirection, unclassified, config, tunnels)
     anonymizer = anonymizer_from_options(anonymize, anonymize_key)
-    analysis = analyze_with_progress(files, rss, window=window, jobs=jobs)
+    analysis = analyze_with_progress(
+        files, rss, window=window, jobs=jobs, columns=columns, cluster=cluster, workers=workers
+    )
     shown = shareable(analysis, anonymizer)
     if json:
         emit_json(summary(shown, by=by, flows=top, windows=windows))
@@ -136,18 +166,43 @@ def analyze_command(
 
 
 def analyze_with_progress(
-    files: list[str], rss: "RssConfig", *, window: str, jobs: int | None
+    files: list[str],
+    rss: "RssConfig",
+    *,
+    window: str,
+    jobs: int | None,
+    columns: str | None = None,
+    cluster: str | None = None,
+    workers: int | None = None,
 ) -> "Analysis":
     """The analysis of files named on the command line, with a progress bar."""
     from vnethash.analysis.files import find_files
     from vnethash.analysis.local import analyze_files
+    from vnethash.analysis.tables import parse_columns
 
+    given = None if columns is None else parse_columns(columns)
     window_ns = round(parse_duration(window, "window", "1us") * 1e9)
+    if cluster is not None and workers is not None:
+        raise ConfigError("workers", "are those of the cluster", hint="leave out one of the two")
     found = find_files(files)
     sizes = [file.size for file in found]
     total = None if None in sizes else sum(size or 0 for size in sizes)
     with _progress(files, total) as tell:
-        return analyze_files(found, rss, jobs=jobs, window_ns=window_ns, progress=tell)
+        if cluster is None and workers is None:
+            return analyze_files(
+                found, rss, jobs=jobs, window_ns=window_ns, progress=tell, columns=given
+            )
+        from vnethash.analysis.cluster import analyze_files_cluster
+
+        return analyze_files_cluster(
+            found,
+            rss,
+            cluster=cluster,
+            workers=workers,
+            window_ns=window_ns,
+            progress=tell,
+            columns=given,
+        )
 
 
 def tell_failures(analysis: "Analysis", *, as_json: bool) -> None:
