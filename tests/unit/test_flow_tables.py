@@ -720,7 +720,7 @@ def as_table(rows: list[Row]) -> Any:
             "source_port": pa.array(source_ports, pa.uint16()),
             "destination_port": pa.array(destination_ports, pa.uint16()),
             "protocol": pa.array(
-                [("icmp", "tcp", "udp")[transport] for transport in transports], pa.string()
+                [(None, "tcp", "udp")[transport] for transport in transports], pa.string()
             ),
             "packets": pa.array([row.packets for row in rows], pa.uint64()),
             "bytes": pa.array([row.bytes for row in rows], pa.uint64()),

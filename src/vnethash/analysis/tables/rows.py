@@ -155,7 +155,7 @@ class _Rows:
         there = np.zeros(self._chunk.rows, np.bool_)
         for indices in self._layout.columns.values():
             for index in indices:  # an empty line has nothing in any of them
-                there |= self._chunk.columns[index].is_valid().to_numpy(zero_copy_only=False)
+                there |= _told(self._chunk.columns[index])
         for index, word in self._layout.only.items():
             there &= cells.words(self._chunk.columns[index]) == word
         return there
@@ -202,18 +202,20 @@ class _Rows:
             return np.zeros(rows, np.int8), ports
         roles = (Role.SOURCE_PORT, Role.DESTINATION_PORT)
         numbers = [self._numbers(role) for role in roles]
+        no_ports = ~np.any([_told(column) for role in roles for column in self.columns(role)], 0)
         if self._layout.columns.get(Role.PROTOCOL):
             first, *others = (cells.transports(column) for column in self.columns(Role.PROTOCOL))
             for other in others:
                 first = np.where(first == cells.UNKNOWN, other, first)
             transport = first
+        else:
+            transport = np.full(rows, cells.UNKNOWN, np.int8)
+        # Of a row with neither, all that is hashed are addresses.
+        transport = np.where((transport == cells.UNKNOWN) & no_ports, cells.OTHER, transport)
+        if self._layout.columns.get(Role.PROTOCOL):
             self.reject(Role.PROTOCOL, "without a protocol", transport == cells.UNKNOWN)
         else:
-            empty = [
-                np.all([~column.is_valid().to_numpy(zero_copy_only=False) for column in columns], 0)
-                for columns in map(self.columns, roles)
-            ]
-            transport = np.where(empty[0] & empty[1], cells.OTHER, cells.TCP).astype(np.int8)
+            transport = np.where(transport == cells.UNKNOWN, cells.TCP, transport)
         for end, (role, number) in enumerate(zip(roles, numbers, strict=True)):
             # Of other protocols it is a type, a code, or nothing.
             within = number.valid & (number.values >= 0) & (number.values <= 0xFFFF)
@@ -229,7 +231,7 @@ class _Rows:
         numbers = self._numbers(role)
         values, valid = numbers
         if role in (Role.REVERSE_PACKETS, Role.REVERSE_BYTES):
-            empty = ~self.columns(role)[0].is_valid().to_numpy(zero_copy_only=False)
+            empty = ~_told(self.columns(role)[0])
             values, valid = np.where(empty, 0, values), valid | empty
         within = valid & (values >= 0) & (values <= COUNT_MAX)
         self.reject(role, f"without a number of {role.replace('_', ' ')}", ~within)
@@ -238,3 +240,9 @@ class _Rows:
     def times(self) -> NDArray[np.int64] | None:
         columns = self.columns(Role.TIME)
         return cells.times(columns[0], self._layout.nanoseconds) if columns else None
+
+
+def _told(column: Any) -> NDArray[np.bool_]:
+    """Which cells say anything."""
+    told: NDArray[np.bool_] = column.is_valid().to_numpy(zero_copy_only=False)
+    return told
