@@ -20,7 +20,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import bench_page, vectors
-from vnethash.bench import bulk, captures, frames, layouts, measure, path, plot, report, scale
+from vnethash.bench import (
+    bulk,
+    captures,
+    cluster,
+    frames,
+    layouts,
+    measure,
+    path,
+    plot,
+    report,
+    scale,
+)
 from vnethash.bench.driver import BareLoop
 from vnethash.bench.library import bench_library
 from vnethash.bench.measure import Effort, Row, Summary, Target
@@ -230,6 +241,16 @@ def test_captures() -> None:
     assert memory.target is not None
     assert memory.target.met
     assert {row.case for row in rows} >= {"a million flows", "1514 B", "small frames, gzip"}
+
+
+def test_cluster() -> None:
+    rounds: list[None] = []
+    rows = cluster.run(TINY, lambda: rounds.append(None))
+    assert len(rounds) == cluster.steps(TINY)
+    variants = ["local", "1 worker", "2 workers"]
+    cases = [(case, variant) for case in (cluster.LARGE, cluster.SMALL) for variant in variants]
+    assert [row.key[1:] for row in rows] == cases
+    assert all(row.value.low > 0 and row.ratio is not None for row in rows)
 
 
 def test_names_come_in_their_order() -> None:

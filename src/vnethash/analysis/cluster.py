@@ -77,7 +77,7 @@ def analyze_files_cluster(
     if any(file.path == "-" for file in files):
         raise ConfigError("files", "standard input cannot be read by other processes")
     nothing = Census(rss, window_ns=window_ns).result()  # what is wrong is said before work begins
-    with _connected(cluster, workers) as client:
+    with connected(cluster, workers) as client:
         run = _Run(client, rss, window_ns, progress, columns)
         for number, file in enumerate(files):
             run.add(number, file, block_bytes)
@@ -88,7 +88,7 @@ def analyze_files_cluster(
 
 
 @contextmanager
-def _connected(address: str | None, workers: int | None) -> Iterator[Any]:
+def connected(address: str | None, workers: int | None) -> Iterator[Any]:
     """A client of the cluster at ``address``, or of one of this machine's own."""
     try:
         distributed = import_module("distributed")
@@ -109,7 +109,7 @@ def _connected(address: str | None, workers: int | None) -> Iterator[Any]:
                 local_directory=folder,
                 silence_logs=logging.CRITICAL,
             ) as local,
-            distributed.Client(local) as client,
+            distributed.Client(local, set_as_default=False) as client,
         ):
             yield client
         return

@@ -15,10 +15,10 @@ from vnethash.bench.measure import Advance, Effort, Row, Summary
 from vnethash.errors import ConfigError
 
 NAMES = (
-    *("bulk", "captures", "plan", "stages", "layouts", "path", "tcp", "vhost", "startup"),
-    *("adaptive", "scale"),
+    *("bulk", "captures", "cluster", "plan", "stages", "layouts", "path", "tcp", "vhost"),
+    *("startup", "adaptive", "scale"),
 )
-"""The benchmarks; only the first three need no rights."""
+"""The benchmarks; only the first four need no rights."""
 
 FORMAT = 1
 """Version of the saved form."""

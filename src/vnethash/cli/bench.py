@@ -26,8 +26,8 @@ def bench_command(
         list[str] | None,
         typer.Argument(
             metavar="[NAMES]...",
-            help="Of bulk, captures, plan, stages, layouts, path, tcp, vhost, startup, adaptive, "
-            "scale (default all).",
+            help="Of bulk, captures, cluster, plan, stages, layouts, path, tcp, vhost, startup, "
+            "adaptive, scale (default all).",
         ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Few rounds: does it run at all?")] = False,
@@ -54,14 +54,15 @@ def bench_command(
 ) -> None:
     """Measure what hashing and steering cost, against what there is without.
 
-    bulk: hashing in user space. captures: analysing files. plan: a key and
-    a table for a million flows. stages: the BPF programs. layouts: the
-    tables they could hash by. path: CPU per packet through a tap. tcp: two
-    stacks and a tap between them. vhost: from a tap to a guest's rings and
-    back. startup: opening a tap, changing its configuration. adaptive: how
-    even queues are under skewed flows, and what moving buckets puts out of
-    order. scale: a thousand taps, many queues, long tables.
-    All but the first three need root; traffic stays in namespaces made for it.
+    bulk: hashing in user space. captures: analysing files. cluster: the
+    same on Dask. plan: a key and a table for a million flows. stages: the
+    BPF programs. layouts: the tables they could hash by. path: CPU per
+    packet through a tap. tcp: two stacks and a tap between them. vhost:
+    from a tap to a guest's rings and back. startup: opening a tap, changing
+    its configuration. adaptive: how even queues are under skewed flows, and
+    what moving buckets puts out of order. scale: a thousand taps, many
+    queues, long tables.
+    All but the first four need root; traffic stays in namespaces made for it.
     """
     from vnethash.bench import report
 
