@@ -35,7 +35,7 @@ _WORKERS = (1, 2)
 _PACKETS = 1_000_000
 _REPEATED = 20
 _FLOWS = 1000
-_BLOCK_BYTES = 64 << 20
+_BLOCK_BYTES = 128 << 20
 
 
 def steps(effort: Effort) -> int:
