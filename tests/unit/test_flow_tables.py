@@ -21,7 +21,9 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vnethash.analysis.arrow import flows_table, write_table
 from vnethash.analysis.flows import endpoints, hash_flows
+from vnethash.analysis.local import analyze
 from vnethash.analysis.tables import (
     UNTIMED,
     FlowBatch,
@@ -739,6 +741,18 @@ def test_round_trip(rows: list[Row]) -> None:
         assert told(batches) is None
         assert rows_of(batches) == rows
     assert rows_of(read_arrow(table)) == rows
+
+
+def test_our_own_tables_are_read_back(tmp_path: Path) -> None:
+    (tmp_path / "zeek.log").write_text(ZEEK)
+    before = analyze([tmp_path / "zeek.log"], RSS)
+    table = flows_table(before)
+    for name in ("flows.csv", "flows.parquet"):
+        write_table(table, tmp_path / name)
+        after = analyze([tmp_path / name], RSS)
+        assert after.failed == ()
+        assert np.array_equal(after.flows, before.flows)
+    assert set(rows_of(read_arrow(table))) == {at(row, None) for row in ZEEK_ROWS}
 
 
 @given(st.binary(max_size=300), st.sampled_from(sorted(FORMATS)), st.integers(0, 2000))
