@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ["captures.md", "plan.md", "report.md"]
+PAGES = ["captures.md", "cluster.md", "flow-tables.md", "plan.md", "report.md"]
 _BLOCK = re.compile(r"(^```console\n)(.*?)(^```$)", re.MULTILINE | re.DOTALL)
 
 

@@ -10,9 +10,9 @@ from functools import partial
 from importlib import import_module
 from operator import itemgetter
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from vnethash.analysis.blocks import BLOCK_BYTES, BLOCK_LEAST, Joint, count_block, split
+from vnethash.analysis.blocks import BLOCK_BYTES, BLOCK_LEAST, Block, Joint, count_block, split
 from vnethash.analysis.census import DEFAULT_WINDOW_NS, Census, merge
 from vnethash.analysis.files import File, find_files
 from vnethash.analysis.local import Progress, count_file
@@ -21,6 +21,10 @@ from vnethash.analysis.tables import Given
 from vnethash.errors import ClusterError, ConfigError, DependencyMissing
 from vnethash.rss.config import RssConfig
 
+_GROUP_FILES: Final = 256
+_GROUP_BYTES: Final = 64 << 20
+"""As many are one task, unless workers were idle then."""
+_TASKS_A_THREAD: Final = 4
 _FAN_IN: Final = 8
 """Analyses that one task adds up."""
 _PATIENCE: Final = 30
@@ -79,8 +83,7 @@ def analyze_files_cluster(
     nothing = Census(rss, window_ns=window_ns).result()  # what is wrong is said before work begins
     with connected(cluster, workers) as client:
         run = _Run(client, rss, window_ns, progress, columns)
-        for number, file in enumerate(files):
-            run.add(number, file, block_bytes)
+        run.add(files, block_bytes)
         whole, sources = run.finish()
     return dataclasses.replace(
         nothing if whole is None else whole, sources=tuple(sources[n] for n in sorted(sources))
@@ -148,7 +151,7 @@ class _Run:
         self._rss = client.submit(RssConfig.from_json, rss.to_json(), pure=False)
         self._window_ns = window_ns
         self._progress = progress
-        self._count_file = partial(_count_file, columns)
+        self._count = partial(_count_files, columns)
         self._done = self._distributed.as_completed(loop=client.loop)
         self._tasks: dict[str, _Task] = {}
         self._joints: dict[int, tuple[Joint, dict[int, _Task]]] = {}
@@ -156,18 +159,34 @@ class _Run:
         self._sources: dict[int, Source] = {}
         self._suspects: list[tuple[_Task, Any]] = []
 
-    def add(self, number: int, file: File, block_bytes: int) -> None:
-        """Have a file counted."""
-        path = file.path if "://" in file.path else os.path.abspath(file.path)
-        blocks = split(dataclasses.replace(file, path=path), block_bytes)
-        if not blocks:
-            self._submit(_Task(number, file.path, None, file.size or 0), self._count_file, path)
-            return
+    def add(self, files: Sequence[File], block_bytes: int) -> None:
+        """Have files counted: small ones several to a task, large ones in blocks."""
+        threads = sum(self._client.nthreads().values())
+        most = max(1, min(_GROUP_FILES, len(files) // (_TASKS_A_THREAD * threads)))
+        group: list[_Named] = []
+        size = 0
+        for number, file in enumerate(files):
+            path = file.path if "://" in file.path else os.path.abspath(file.path)
+            named = _Named(number, file.path, path)
+            if blocks := split(dataclasses.replace(file, path=path), block_bytes):
+                self._add_blocks(named, blocks, file.size or 0)
+                continue
+            group.append(named)
+            size += file.size or _GROUP_BYTES
+            if len(group) == most or size >= _GROUP_BYTES:
+                self._add_group(group, size)
+                group, size = [], 0
+        if group:
+            self._add_group(group, size)
+
+    def _add_group(self, group: Sequence["_Named"], size: int) -> None:
+        self._submit(_Task(tuple(group), None, size), self._count, [one.path for one in group])
+
+    def _add_blocks(self, file: "_Named", blocks: Sequence[Block], size: int) -> None:
         tasks: dict[int, _Task] = {}
-        self._joints[number] = Joint(blocks, file.size or 0), tasks
+        self._joints[file.number] = Joint(blocks, size), tasks
         for place, block in enumerate(blocks):
-            size = (block.end or file.size or 0) - block.start
-            tasks[place] = _Task(number, file.path, place, size)
+            tasks[place] = _Task((file,), place, (block.end or size) - block.start)
             self._submit(tasks[place], count_block, block)
 
     def _submit(self, task: "_Task", count: Any, what: Any) -> None:
@@ -184,7 +203,11 @@ class _Run:
         # Dask blames a death on all that the worker had at hand. Alone, each shows what it does.
         while self._suspects:
             task, told = self._suspects.pop()
-            if task.place is None or self._is_awaited(task):
+            if task.place is None and len(task.files) > 1:
+                for file in task.files:
+                    self._add_group([file], 0)
+                    self._wait(self._convict)
+            elif task.place is None or self._is_awaited(task):
                 self._client.retry([told])
                 self._tasks[told.key] = task
                 self._done.add(told)
@@ -209,15 +232,16 @@ class _Run:
 
     def _convict(self, task: "_Task", told: Any) -> None:
         reason = f"{told.exception().allowed_failures + 1} workers that read it died"
+        (file,) = task.files
         if task.place is None:
-            self._sources[task.number] = Source(task.path, 0, 0, reason)
+            self._sources[file.number] = Source(file.name, 0, 0, reason)
         else:
-            self._joints[task.number][0].lose(task.place, reason)
-            self._join(task)
+            self._joints[file.number][0].lose(task.place, reason)
+            self._join(file)
 
     def _defect(self, task: "_Task", text: str) -> None:
         raise ClusterError(
-            f"{task.path}: a worker failed: {text}",
+            f"{task.files[0].name}: a worker failed: {text}",
             hint="workers need the same version of vnethash as this machine",
         )
 
@@ -225,27 +249,28 @@ class _Run:
         if isinstance(told, _Defect):
             self._defect(task, told.text)
         if task.place is None:
-            self._sources[task.number] = dataclasses.replace(told, path=task.path)
+            for file, source in zip(task.files, told, strict=True):
+                self._sources[file.number] = dataclasses.replace(source, path=file.name)
             self._sum.add(task.counted)
+            self._tell(task, sum(source.packets for source in told))
+        elif self._is_awaited(task):
+            (file,) = task.files
             self._tell(task, told.packets)
-            return
-        if self._is_awaited(task):
-            self._tell(task, told.packets)
-            self._joints[task.number][0].put(task.place, told)
-            self._join(task)
+            self._joints[file.number][0].put(task.place, told)
+            self._join(file)
 
     def _is_awaited(self, task: "_Task") -> bool:
         """Whether a block is not passed over by now, or counted anew as this time was wrong."""
-        _, tasks = self._joints.get(task.number, (None, {}))
+        _, tasks = self._joints.get(task.files[0].number, (None, {}))
         return task.place is not None and tasks.get(task.place) is task
 
-    def _join(self, task: "_Task") -> None:
+    def _join(self, file: "_Named") -> None:
         """Go on with the blocks of a file as far as they are there."""
-        joint, tasks = self._joints[task.number]
+        joint, tasks = self._joints[file.number]
         while step := joint.step():
             if isinstance(step, dict):
                 for place, block in step.items():
-                    tasks[place] = _Task(task.number, task.path, place, 0)
+                    tasks[place] = _Task((file,), place, 0)
                     self._submit(tasks[place], count_block, block)
             else:
                 place, counts = step
@@ -253,21 +278,27 @@ class _Run:
                 if counts:
                     self._sum.add(task.counted)
         if joint.is_done:
-            self._sources[task.number] = dataclasses.replace(joint.source(), path=task.path)
-            del self._joints[task.number]
+            self._sources[file.number] = dataclasses.replace(joint.source(), path=file.name)
+            del self._joints[file.number]
 
     def _tell(self, task: "_Task", packets: int) -> None:
         if self._progress is not None:
             self._progress(task.bytes, packets)
 
 
+class _Named(NamedTuple):
+    number: int
+    name: str
+    """As it was given."""
+    path: str
+    """As workers find it."""
+
+
 @dataclasses.dataclass(slots=True, eq=False)
 class _Task:
-    number: int
-    """Of the file."""
-    path: str
+    files: tuple[_Named, ...]
     place: int | None
-    """Of the block; None for a whole file."""
+    """Of the block of the file; None for whole files."""
     bytes: int
     counted: Any = None
     """The future of what is told of it, and of its analysis."""
@@ -338,9 +369,9 @@ def _counted(count: Any, what: Any, rss: RssConfig, window_ns: int) -> tuple[Any
     return counted
 
 
-def _count_file(
-    columns: Given | None, path: str, rss: RssConfig, window_ns: int
-) -> tuple[Source, Analysis]:
+def _count_files(
+    columns: Given | None, paths: Sequence[str], rss: RssConfig, window_ns: int
+) -> tuple[list[Source], Analysis]:
     census = Census(rss, window_ns=window_ns)
-    source = count_file(census, path, columns=columns)
-    return source, census.result()
+    sources = [count_file(census, path, columns=columns) for path in paths]
+    return sources, census.result()
