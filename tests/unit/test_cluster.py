@@ -282,9 +282,9 @@ class TestObjectStores:
             store.pipe(f"/bucket/day/{path.name}", path.read_bytes())
         store.pipe("/bucket/large.pcap", large_pcap(tmp_path / "large.pcap", 5).read_bytes())
         try:
-            # Its memory is of one process.
+            # Its memory is of one process, and all who open an object share its position.
             with distributed.LocalCluster(
-                n_workers=1, processes=False, dashboard_address=None
+                n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
             ) as cluster:
                 found = analyze_cluster(
                     ["memory://bucket/day", "memory://bucket/large.pcap"],
