@@ -384,3 +384,23 @@ class TestCommand:
         folder_of_captures(tmp_path / "small", 1)
         assert run(["analyze", str(tmp_path / "small"), *arguments]) == code
         assert message in " ".join(capsys.readouterr().err.split())
+
+    @pytest.mark.parametrize("command", ["plan", "report"])
+    def test_other_commands(
+        self,
+        command: str,
+        address: str,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        rows = "".join(f"192.0.2.{n},198.51.100.7,{n},443,{n * n}\n" for n in range(1, 200))
+        (tmp_path / "flows.csv").write_text(f"a,b,sport,dport,packets\n{rows}")
+        monkeypatch.chdir(tmp_path)
+        outputs = []
+        for where in ([], ["--cluster", address]):
+            output = tmp_path / f"out{len(where)}"
+            arguments = [command, "flows.csv", "--columns", "source=a,destination=b", *where]
+            assert run([*arguments, "--output", str(output)]) == 0
+            outputs.append((output.read_bytes(), capsys.readouterr().out.replace(output.name, "")))
+        assert outputs[0] == outputs[1]

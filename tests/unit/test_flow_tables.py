@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from vnethash.analysis.arrow import flows_table, write_table
 from vnethash.analysis.flows import endpoints, hash_flows
-from vnethash.analysis.local import analyze
+from vnethash.analysis.local import analyze, analyze_table
 from vnethash.analysis.tables import (
     UNTIMED,
     FlowBatch,
@@ -788,6 +788,23 @@ def test_a_directory_of_parquet(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(FlowTableError, match="has no Parquet files"):
         list(open_flow_table(tmp_path / "empty"))
+
+
+def test_a_table_in_memory_is_analysed() -> None:
+    table = as_table([FORWARD, QUERY])
+    found = analyze_table(table, RSS)
+    assert (found.packets, found.failed) == (11, ())
+    assert found.windows is not None
+    assert len(found.windows.starts_ns) == 2
+    bad = pa.table({"a": [A, None], "b": [B, B]})
+    with pytest.raises(FlowTableError, match="no column is the source address"):
+        analyze_table(bad)
+    found = analyze_table(bad, columns=parse_columns("source=a,destination=b"))
+    assert found.packets == 1
+    assert found.failed[0].error == (
+        "1 row cannot be read: 1 without a source address (row 2: nothing)"
+    )
+    assert analyze_table(as_table([])).packets == 0
 
 
 def test_structs() -> None:

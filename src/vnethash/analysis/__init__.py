@@ -3,7 +3,7 @@
 
 from vnethash.analysis.census import Census, merge
 from vnethash.analysis.flows import FLOW_DTYPE
-from vnethash.analysis.local import analyze
+from vnethash.analysis.local import analyze, analyze_table
 from vnethash.analysis.planning import Aim, TrafficPlan, plan_analysis, plan_for
 from vnethash.analysis.result import Analysis, Load, Reason, Source, Windows
 
@@ -18,6 +18,7 @@ __all__ = [
     "TrafficPlan",
     "Windows",
     "analyze",
+    "analyze_table",
     "merge",
     "plan_analysis",
     "plan_for",

@@ -161,7 +161,7 @@ class _Run:
 
     def add(self, files: Sequence[File], block_bytes: int) -> None:
         """Have files counted: small ones several to a task, large ones in blocks."""
-        threads = sum(self._client.nthreads().values())
+        threads = sum(self._client.nthreads().values()) or 1
         most = max(1, min(_GROUP_FILES, len(files) // (_TASKS_A_THREAD * threads)))
         group: list[_Named] = []
         size = 0

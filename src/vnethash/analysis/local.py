@@ -2,20 +2,24 @@
 """Analysing files here, several at once."""
 
 import dataclasses
+import itertools
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from vnethash.analysis.census import DEFAULT_WINDOW_NS, Census, merge
 from vnethash.analysis.files import File, find_files
 from vnethash.analysis.result import Analysis, Source
 from vnethash.analysis.tables import (
+    FlowBatch,
     Given,
     Rejected,
     is_flow_table,
     merge_rejected,
     open_flow_table,
+    read_arrow,
     rejected_text,
 )
 from vnethash.capture.stream import Stream, open_stream
@@ -97,6 +101,31 @@ def analyze_files(
     return dataclasses.replace(whole, sources=tuple(found[number] for number in sorted(found)))
 
 
+def analyze_table(
+    table: Any,
+    rss: RssConfig | None = None,
+    *,
+    window_ns: int = DEFAULT_WINDOW_NS,
+    columns: Given | None = None,
+) -> Analysis:
+    """`analyze` for a flow table in memory: whatever `read_arrow` takes.
+
+    Rows that cannot be read are told as those of a file are. Raises FlowTableError if it
+    has no columns of addresses, and DependencyMissing without pyarrow.
+    """
+    census = Census(rss or RssConfig.default(4), window_ns=window_ns)
+    packets, error = 0, None
+    batches = read_arrow(table, columns)
+    first = next(batches, None)  # what is wrong with the whole is no matter of rows
+    whole = () if first is None else itertools.chain([first], batches)
+    try:
+        for more, _ in _rows(census, whole, "table"):
+            packets += more
+    except FlowTableError as caught:
+        error = caught.reason
+    return census.result([Source("table", packets, 0, error)])
+
+
 def count_file(
     census: Census, path: str, progress: Progress | None = None, columns: Given | None = None
 ) -> Source:
@@ -106,8 +135,10 @@ def count_file(
     offset: int | None = None
     try:
         with open_stream(path) as stream:
-            is_table = is_flow_table(stream.head)
-            counted = _rows(census, stream, columns) if is_table else _frames(census, stream)
+            if is_flow_table(stream.head):
+                counted = _rows(census, open_flow_table(stream, columns), path)
+            else:
+                counted = _frames(census, stream)
             for more, read in counted:
                 packets += more
                 if progress is not None:
@@ -130,15 +161,15 @@ def _frames(census: Census, stream: Stream) -> Iterator[tuple[int, int]]:
         yield len(block.frames), stream.bytes_read
 
 
-def _rows(census: Census, stream: Stream, columns: Given | None) -> Iterator[tuple[int, int]]:
+def _rows(census: Census, batches: Iterable[FlowBatch], path: str) -> Iterator[tuple[int, int]]:
     """Count a flow table likewise; raises FlowTableError at last if rows could not be read."""
     rejected: tuple[Rejected, ...] = ()
-    for batch in open_flow_table(stream, columns):
+    for batch in batches:
         census.add_flows(batch.flows, batch.times_ns)
         rejected = merge_rejected((*rejected, *batch.rejected))
         yield int(batch.flows["packets"].sum()), batch.bytes_read
     if reason := rejected_text(rejected):
-        raise FlowTableError(stream.path, reason)
+        raise FlowTableError(path, reason)
 
 
 class _Stopped(Exception):

@@ -77,7 +77,9 @@ def _variants(
 ) -> dict[str, Callable[[], float]]:
     rss = RssConfig.default(8)
     scale = packets if packets > 1 else 1_000_000
-    variants = {BASE: partial(_timed, partial(analyze, [path], rss, jobs=1), packets, scale)}
+    variants: dict[str, Callable[[], float]] = {
+        BASE: partial(_timed, partial(analyze, [path], rss, jobs=1), packets, scale)
+    }
     for number, address in addresses.items():
         there = partial(analyze_cluster, [path], rss, cluster=address, block_bytes=_BLOCK_BYTES)
         name = f"{number} worker{'' if number == 1 else 's'}"

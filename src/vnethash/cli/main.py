@@ -130,6 +130,8 @@ _register(
     analyze_command,
     "vnethash analyze capture.pcap --queues 8",
     "vnethash analyze captures/ more.pcapng.zst --config rss.json --json",
+    "vnethash analyze conn.log.gz nfdump.csv flows.parquet --queues 8",
+    "vnethash analyze s3://captures/2026-11 --cluster tcp://192.0.2.1:8786",
     "tcpdump -i eth0 -w - -c 100000 | vnethash analyze - --window 10ms --windows",
 )
 _register(

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vnethash.cli.analyze import ByOption, JobsOption, analyze_with_progress, tell_failures
+from vnethash.cli.analyze import (
+    ByOption,
+    ClusterOption,
+    ColumnsOption,
+    JobsOption,
+    WorkersOption,
+    analyze_with_progress,
+    tell_failures,
+)
 from vnethash.cli.find_port import DEFAULT_COUNT, PortProto, find_port, parse_range
 from vnethash.cli.options import (
     DEFAULT_QUEUES,
@@ -58,6 +66,9 @@ def plan_command(
     tunnels: TunnelsOption = None,
     by: ByOption = Measure.PACKETS,
     jobs: JobsOption = None,
+    columns: ColumnsOption = None,
+    cluster: ClusterOption = None,
+    workers: WorkersOption = None,
     symmetric: Annotated[
         bool, typer.Option("--symmetric", help="Both directions of a flow go to one queue.")
     ] = False,
@@ -190,7 +201,15 @@ def plan_command(
         candidates=DEFAULT_CANDIDATES if candidates is None else candidates,
         tolerance=None if tolerance is None else parse_share(tolerance),
     )
-    analysis = analyze_with_progress(files, rss, window="1ms", jobs=jobs)
+    analysis = analyze_with_progress(
+        files,
+        rss,
+        window="1ms",
+        jobs=jobs,
+        columns=columns,
+        cluster=cluster,
+        workers=workers,
+    )
     if not analysis.packets:
         tell_failures(analysis, as_json=json)
         raise CaptureError(files[0], "no packets to plan for")

@@ -8,9 +8,12 @@ import typer
 
 from vnethash.cli.analyze import (
     ByOption,
+    ClusterOption,
+    ColumnsOption,
     FilesArgument,
     JobsOption,
     WindowOption,
+    WorkersOption,
     analyze_with_progress,
     tell_failures,
 )
@@ -68,6 +71,9 @@ def report_command(
     by: ByOption = Measure.PACKETS,
     window: WindowOption = "1ms",
     jobs: JobsOption = None,
+    columns: ColumnsOption = None,
+    cluster: ClusterOption = None,
+    workers: WorkersOption = None,
     json: JsonOption = False,
 ) -> None:
     """Write a page that shows where the flows of captures land. Needs no rights.
@@ -85,7 +91,15 @@ def report_command(
     anonymizer = anonymizer_from_options(anonymize, anonymize_key)
     for target in plot or ():
         check_target(target)
-    analysis = analyze_with_progress(files, rss, window=window, jobs=jobs)
+    analysis = analyze_with_progress(
+        files,
+        rss,
+        window=window,
+        jobs=jobs,
+        columns=columns,
+        cluster=cluster,
+        workers=workers,
+    )
     after, advice = _planned(analysis, by) if plan else (None, [])
     shown = shareable(analysis, anonymizer)
     if after is not None and anonymizer is not None:

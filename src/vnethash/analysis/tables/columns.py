@@ -58,6 +58,7 @@ _COUNTS: Mapping[tuple[Role, Role], str] = {
     " packets/reversepackets pkts dpkts packetcount numpackets totpkts totalpackets",
     (Role.BYTES, Role.REVERSE_BYTES): "octetdeltacount/reverseoctetdeltacount"
     " octettotalcount/reverseoctettotalcount origipbytes/respipbytes origbytes/respbytes"
+    " srcbytes/dstbytes"
     " flowbytestoserver/flowbytestoclient bytestoserver/bytestoclient sbytes/dbytes"
     " inbytes/outbytes ibyt/obyt totallengthoffwdpackets/totallengthofbwdpackets"
     " totallengthoffwdpacket/totallengthofbwdpacket totlenfwdpkts/totlenbwdpkts"
