@@ -2,12 +2,15 @@
 """Flow tables: what exporters write is read as they mean it, and what cannot be read is told."""
 
 import bz2
+import errno
 import gzip
 import io
 import json
 import lzma
+import os
 import tracemalloc
 from collections.abc import Iterable
+from contextlib import suppress
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -805,6 +808,31 @@ def test_a_table_in_memory_is_analysed() -> None:
         "1 row cannot be read: 1 without a source address (row 2: nothing)"
     )
     assert analyze_table(as_table([])).packets == 0
+
+
+@pytest.mark.parametrize("name", ["src", "sport", "proto", "packets", "ts", "event_type"])
+def test_columns_of_types_that_say_nothing(name: str) -> None:
+    good = {"src": [A], "dst": [B], "sport": [1], "dport": [2], "proto": [6], "packets": [1]}
+    for column in (pa.array([[1]]), pa.array([{"a": 1}]), pa.array([True]), pa.nulls(1)):
+        with suppress(FlowTableError):
+            for batch in read_arrow(pa.table({**good, name: column})):
+                assert len(batch.flows) <= batch.rows
+
+
+def test_a_disk_that_fails() -> None:
+    content = ("src,dst\n" + f"{A},{B}\n" * 200_000).encode()
+
+    class Disk(io.BytesIO):
+        def readinto(self, room: Any) -> int:
+            if self.tell() > len(content) // 2:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return super().readinto(room)
+
+    batches: list[FlowBatch] = []
+    with pytest.raises(FlowTableError, match=r"^x: read failed: input/output error"):
+        batches.extend(open_flow_table(Stream(Disk(content), "x", owned=False, size=None)))
+    assert len(rows_of(batches)) > 90_000
+    assert told(batches) is None
 
 
 def test_structs() -> None:

@@ -12,7 +12,7 @@ from vnethash.analysis.tables.columnar import read_batches, read_parquet
 from vnethash.analysis.tables.columns import Given, Layout
 from vnethash.analysis.tables.delimited import read_delimited
 from vnethash.analysis.tables.ndjson import read_ndjson
-from vnethash.analysis.tables.rows import Chunk, FlowBatch, read_rows
+from vnethash.analysis.tables.rows import Chunk, FlowBatch, read_rows, unreadable
 from vnethash.analysis.tables.text import Text
 from vnethash.capture.stream import Stream, open_stream
 from vnethash.errors import FlowTableError
@@ -54,9 +54,7 @@ def open_flow_table(
             return
         else:
             stream = resources.enter_context(open_stream(source))
-        layout, chunks = _open(stream, given)
-        for chunk in chunks:
-            yield read_rows(chunk, layout)
+        yield from _batches(*_open(stream, given), stream.path)
 
 
 def read_arrow(table: Any, columns: Given | None = None) -> Iterator[FlowBatch]:
@@ -72,9 +70,17 @@ def read_arrow(table: Any, columns: Given | None = None) -> Iterator[FlowBatch]:
         table = table.to_reader()
     if not isinstance(table, pa.RecordBatchReader):
         table = pa.RecordBatchReader.from_stream(table)
-    layout, chunks = read_batches(table.schema, table, columns or {}, "table")
+    yield from _batches(*read_batches(table.schema, table, columns or {}, "table"), "table")
+
+
+def _batches(layout: Layout, chunks: Iterator[Chunk], path: str) -> Iterator[FlowBatch]:
+    arrow_error = load("pyarrow", "flow tables").ArrowException
     for chunk in chunks:
-        yield read_rows(chunk, layout)
+        try:
+            batch = read_rows(chunk, layout)
+        except arrow_error as error:  # lists and the like
+            raise unreadable(path, error) from error
+        yield batch
 
 
 def _open(stream: Stream, given: Given) -> tuple[Layout, Iterator[Chunk]]:

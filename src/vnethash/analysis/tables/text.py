@@ -4,7 +4,7 @@
 from typing import Final
 
 from vnethash.capture.stream import Stream
-from vnethash.errors import CaptureError, FlowTableError
+from vnethash.errors import CaptureError, FlowTableError, os_reason
 
 HEAD: Final = 1 << 18
 """Bytes that are looked at to find out what a file is."""
@@ -37,6 +37,10 @@ class Text:
                 part = self._stream.read(min(size, _STEP))
             except CaptureError as error:
                 self.error = FlowTableError(self._stream.path, error.reason)
+                break
+            except OSError as error:
+                reason = f"read failed: {os_reason(error)}"
+                self.error = FlowTableError(self._stream.path, reason)
                 break
             if not part:
                 return b"".join(parts)
