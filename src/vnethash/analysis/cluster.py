@@ -157,7 +157,7 @@ class _Run:
         self._joints: dict[int, tuple[Joint, dict[int, _Task]]] = {}
         self._sum = _Sum(client)
         self._sources: dict[int, Source] = {}
-        self._suspects: list[tuple[_Task, Any]] = []
+        self._suspects: list[_Task] = []
 
     def add(self, files: Sequence[File], block_bytes: int) -> None:
         """Have files counted: small ones several to a task, large ones in blocks."""
@@ -180,17 +180,19 @@ class _Run:
             self._add_group(group, size)
 
     def _add_group(self, group: Sequence["_Named"], size: int) -> None:
-        self._submit(_Task(tuple(group), None, size), self._count, [one.path for one in group])
+        paths = [one.path for one in group]
+        self._submit(_Task(tuple(group), None, size, self._count, paths))
 
     def _add_blocks(self, file: "_Named", blocks: Sequence[Block], size: int) -> None:
         tasks: dict[int, _Task] = {}
         self._joints[file.number] = Joint(blocks, size), tasks
         for place, block in enumerate(blocks):
-            tasks[place] = _Task((file,), place, (block.end or size) - block.start)
-            self._submit(tasks[place], count_block, block)
+            length = (block.end or size) - block.start
+            tasks[place] = _Task((file,), place, length, count_block, block)
+            self._submit(tasks[place])
 
-    def _submit(self, task: "_Task", count: Any, what: Any) -> None:
-        arguments = (count, what, self._rss, self._window_ns)
+    def _submit(self, task: "_Task") -> None:
+        arguments = (task.count, task.what, self._rss, self._window_ns)
         # What was found stays with the workers; what is told of it comes here.
         task.counted = self._client.submit(_counted, *arguments, pure=False)
         told = self._client.submit(itemgetter(0), task.counted, pure=False, priority=1)
@@ -201,37 +203,34 @@ class _Run:
         """The sum, None of nothing, and what is told of each file."""
         self._wait(self._suspect)
         # Dask blames a death on all that the worker had at hand. Alone, each shows what it does.
-        while self._suspects:
-            task, told = self._suspects.pop()
-            if task.place is None and len(task.files) > 1:
+        for task in sorted(self._suspects, key=lambda task: (task.files[0], task.place)):
+            if task.place is None:
                 for file in task.files:
                     self._add_group([file], 0)
                     self._wait(self._convict)
-            elif task.place is None or self._is_awaited(task):
-                self._client.retry([told])
-                self._tasks[told.key] = task
-                self._done.add(told)
+            elif self._is_awaited(task):
+                self._submit(task)
                 self._wait(self._convict)
         return self._sum.result(), self._sources
 
-    def _wait(self, killed: Callable[["_Task", Any], None]) -> None:
+    def _wait(self, killed: Callable[["_Task", str], None]) -> None:
         """For all tasks; ``killed`` is told of those whose workers died."""
         for told in self._done:
             task = self._tasks.pop(told.key)
-            if told.status == "finished":
-                self._take(task, told.result())
-            elif told.status != "error":
-                raise ClusterError("the connection to the cluster was lost")
-            elif isinstance(told.exception(), self._distributed.KilledWorker):
-                killed(task, told)
+            try:
+                answer = told.result()
+            except self._distributed.KilledWorker as error:
+                killed(task, f"{error.allowed_failures + 1} workers that read it died")
+            except Exception as error:
+                # Of the library, of workers, of the connection: it cannot be told from here.
+                raise ClusterError(f"the cluster does not do its work: {error}") from error
             else:
-                self._defect(task, str(told.exception()))
+                self._take(task, answer)
 
-    def _suspect(self, task: "_Task", told: Any) -> None:
-        self._suspects.append((task, told))
+    def _suspect(self, task: "_Task", _reason: str) -> None:
+        self._suspects.append(task)
 
-    def _convict(self, task: "_Task", told: Any) -> None:
-        reason = f"{told.exception().allowed_failures + 1} workers that read it died"
+    def _convict(self, task: "_Task", reason: str) -> None:
         (file,) = task.files
         if task.place is None:
             self._sources[file.number] = Source(file.name, 0, 0, reason)
@@ -270,8 +269,8 @@ class _Run:
         while step := joint.step():
             if isinstance(step, dict):
                 for place, block in step.items():
-                    tasks[place] = _Task((file,), place, 0)
-                    self._submit(tasks[place], count_block, block)
+                    tasks[place] = _Task((file,), place, 0, count_block, block)
+                    self._submit(tasks[place])
             else:
                 place, counts = step
                 task = tasks.pop(place)
@@ -300,6 +299,8 @@ class _Task:
     place: int | None
     """Of the block of the file; None for whole files."""
     bytes: int
+    count: Callable[..., Any]
+    what: Any
     counted: Any = None
     """The future of what is told of it, and of its analysis."""
 
@@ -341,7 +342,6 @@ class _Sum:
         try:
             return _result(whole)
         except Exception as error:
-            # Of the library, of workers, of the connection: it cannot be told from here.
             if whole.status != "error":
                 raise ClusterError(f"the connection to the cluster was lost: {error}") from error
         self._client.retry([whole])  # it may have been blamed for the death of a worker
