@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import distributed
@@ -41,15 +42,19 @@ BLOCK = 1 << 20
 def local_cluster(workers: int, allowed_failures: int = 3, **options: Any) -> Iterator[Any]:
     """Worker processes, on loopback."""
     scheduler = {"dashboard_address": "127.0.0.1:0", "allowed_failures": allowed_failures}
-    with distributed.LocalCluster(
-        n_workers=workers,
-        threads_per_worker=1,
-        host="127.0.0.1",
-        dashboard_address=None,
-        scheduler_kwargs=scheduler,
-        silence_logs=logging.CRITICAL,
-        **options,
-    ) as cluster:
+    with (
+        TemporaryDirectory() as folder,
+        distributed.LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address=None,
+            scheduler_kwargs=scheduler,
+            local_directory=folder,
+            silence_logs=logging.CRITICAL,
+            **options,
+        ) as cluster,
+    ):
         yield cluster
 
 
@@ -284,7 +289,11 @@ class TestObjectStores:
         try:
             # Its memory is of one process, and all who open an object share its position.
             with distributed.LocalCluster(
-                n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+                n_workers=1,
+                threads_per_worker=1,
+                processes=False,
+                dashboard_address=None,
+                local_directory=tmp_path / "scratch",
             ) as cluster:
                 found = analyze_cluster(
                     ["memory://bucket/day", "memory://bucket/large.pcap"],

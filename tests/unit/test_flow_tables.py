@@ -8,6 +8,7 @@ import io
 import json
 import lzma
 import os
+import sys
 import tracemalloc
 from collections.abc import Iterable
 from contextlib import suppress
@@ -40,7 +41,7 @@ from vnethash.analysis.tables import (
 )
 from vnethash.analysis.tables.cells import parse_address
 from vnethash.capture.stream import Stream
-from vnethash.errors import CaptureError, ConfigError, FlowTableError
+from vnethash.errors import CaptureError, ConfigError, DependencyMissing, FlowTableError
 from vnethash.rss.config import RssConfig
 from vnethash.rss.native import Hasher
 from vnethash.rss.reference import Protocol, classify_tuple
@@ -833,6 +834,16 @@ def test_a_disk_that_fails() -> None:
         batches.extend(open_flow_table(Stream(Disk(content), "x", owned=False, size=None)))
     assert len(rows_of(batches)) > 90_000
     assert told(batches) is None
+
+
+def test_without_pyarrow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(DependencyMissing, match="flow tables need pyarrow") as caught:
+        read(ZEEK)
+    assert caught.value.hint == "pip install 'vnethash[analysis]'"
+    (tmp_path / "conn.log").write_text(ZEEK)
+    (failed,) = analyze([tmp_path / "conn.log"], RSS).failed
+    assert "flow tables need pyarrow" in str(failed.error)
 
 
 def test_structs() -> None:
