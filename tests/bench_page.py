@@ -41,8 +41,8 @@ _PATH = {
 }
 
 
-def tables(run: Run) -> dict[str, str]:
-    """Markdown of each, by name."""
+def tables(run: Run, apart: Run) -> dict[str, str]:
+    """Markdown of each, by name; ``apart`` is the run of those that read captures."""
     kinds = _cases(run, "stages", lambda case: case != "verifier")
     known = {case: case for case in kinds if _find(run, "stages", case, "bit by bit")}
     received = _cases(run, "vhost", lambda case: case.startswith("receive"), "receive, ")
@@ -203,6 +203,41 @@ def tables(run: Run) -> dict[str, str]:
             ],
         ),
         "scale": _scale(run),
+        **_captures(apart),
+    }
+
+
+def _captures(run: Run) -> dict[str, str]:
+    alone = ("a million flows", "1514 B", "small frames, gzip", "small frames, zstd")
+    return {
+        "captures_machine": _machine(run),
+        "captures": _down(run, "captures", {"small frames": "ns a packet"}, ratio="of dpkt"),
+        "captures_others": _across(
+            run,
+            "captures",
+            {case: case for case in alone},
+            [Column("ns a packet", "analyze")],
+            "packets",
+        ),
+        "captures_memory": _across(
+            run,
+            "captures",
+            _cases(run, "captures", lambda case: case.startswith("memory")),
+            [Column("MB", "analyze")],
+        ),
+        "cluster": _across(
+            run,
+            "cluster",
+            _cases(run, "cluster"),
+            [
+                Column("local, ms", "local"),
+                *(
+                    Column(f"{name}, times local", name, RATIO)
+                    for name in dict.fromkeys(row.variant for row in run.of("cluster"))
+                    if name != "local"
+                ),
+            ],
+        ),
     }
 
 
