@@ -49,7 +49,7 @@ def local_cluster(workers: int, allowed_failures: int = 3, **options: Any) -> It
             threads_per_worker=1,
             host="127.0.0.1",
             dashboard_address=None,
-            scheduler_kwargs=scheduler,
+            scheduler_kwargs={**scheduler, "local_directory": folder},
             local_directory=folder,
             silence_logs=logging.CRITICAL,
             **options,
@@ -293,7 +293,8 @@ class TestObjectStores:
                 threads_per_worker=1,
                 processes=False,
                 dashboard_address=None,
-                local_directory=tmp_path / "scratch",
+                scheduler_kwargs={"local_directory": str(tmp_path)},
+                local_directory=str(tmp_path),
             ) as cluster:
                 found = analyze_cluster(
                     ["memory://bucket/day", "memory://bucket/large.pcap"],

@@ -108,7 +108,7 @@ def connected(address: str | None, workers: int | None) -> Iterator[Any]:
                 threads_per_worker=1,
                 host="127.0.0.1",
                 dashboard_address=None,
-                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0", "local_directory": folder},
                 local_directory=folder,
                 silence_logs=logging.CRITICAL,
             ) as local,
