@@ -248,12 +248,12 @@ def children(*, numbered: bool = False) -> set[str]:
 
 
 BROKEN = """
-from vnethash.analysis import local
+from vnethash.analysis import counting
 from vnethash.errors import CaptureError
 
 def open_stream(path):
     raise RuntimeError(CaptureError(path, "a defect"))
-local.open_stream = open_stream
+counting.open_stream = open_stream
 """
 
 

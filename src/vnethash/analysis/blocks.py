@@ -89,7 +89,7 @@ def split(file: File, block_bytes: int) -> tuple[Block, ...]:
 
 
 def count_block(block: Block, rss: RssConfig, window_ns: int) -> tuple[Seam, Analysis]:
-    """What is in a block; its analysis has no sources."""
+    """What is in a block; its analysis has no sources, and its flows have no order."""
     census = Census(rss, window_ns=window_ns)
     try:
         with open_stream(block.path) as stream:
@@ -119,7 +119,7 @@ def count_block(block: Block, rss: RssConfig, window_ns: int) -> tuple[Seam, Ana
                 seam = Seam(place, Place(walker.offset, walker.state), census.packets)
     except CaptureError as error:
         seam = Seam(None, None, 0, error.reason, error.offset)
-    return seam, census.result()
+    return seam, census.result(ordered=False)
 
 
 class Joint:

@@ -14,8 +14,8 @@ from typing import Any, Final, NamedTuple
 
 from vnethash.analysis.blocks import BLOCK_BYTES, BLOCK_LEAST, Block, Joint, count_block, split
 from vnethash.analysis.census import DEFAULT_WINDOW_NS, Census, merge
+from vnethash.analysis.counting import Progress, count_file
 from vnethash.analysis.files import File, find_files
-from vnethash.analysis.local import Progress, count_file
 from vnethash.analysis.result import Analysis, Source
 from vnethash.analysis.tables import Given
 from vnethash.errors import ClusterError, ConfigError, DependencyMissing

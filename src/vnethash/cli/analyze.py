@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from vnethash.analysis import Analysis, Load, Source
-    from vnethash.analysis.local import Progress
+    from vnethash.analysis.counting import Progress
     from vnethash.rss.config import RssConfig
 
 FilesArgument = Annotated[

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+"""Threads share files, and blocks of large captures; the answer is that of one thread."""
+
+import random
+import struct
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests import captures as make
+from tests.unit.test_census import same
+from vnethash.analysis import Analysis, analyze, blocks, threads
+from vnethash.rss.config import RssConfig
+
+RSS = RssConfig.default(8)
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "_BLOCK_LEAST", 1 << 20)
+
+
+def pcap(path: Path, count: int = 40_000) -> Path:
+    path.write_bytes(make.pcap_header() + make.pcap_records(make.random_frames(count, 1)))
+    return path
+
+
+def pcapng(path: Path) -> Path:
+    """A second interface comes in the middle, with other ticks."""
+    frames = make.random_frames(20_000, 2)
+    path.write_bytes(
+        make.pcapng_section()
+        + make.pcapng_interface()
+        + make.pcapng_packets(frames)
+        + make.pcapng_interface(tsresol=9)
+        + make.pcapng_packets(frames[::-1], number=1)
+    )
+    return path
+
+
+def both(path: Path, jobs: int = 4) -> tuple[Analysis, Analysis]:
+    one, several = analyze([path], RSS, jobs=1), analyze([path], RSS, jobs=jobs)
+    same(several, one)
+    assert several.sources == one.sources
+    return one, several
+
+
+@pytest.mark.parametrize("make_file", [pcap, pcapng])
+def test_a_large_capture_is_counted_in_blocks(make_file: object, tmp_path: Path) -> None:
+    path = make_file(tmp_path / "a")  # type: ignore[operator]
+    assert path.stat().st_size > 8 << 20
+    for jobs in (2, 3, 7):
+        both(path, jobs)
+
+
+def test_blocks_are_counted_by_several_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = pcap(tmp_path / "a.pcap")
+    names = set()
+    meet = threading.Barrier(2, timeout=30)
+    count = blocks.count_block
+
+    def counted(*arguments: object) -> object:
+        if threading.current_thread().name not in names:
+            names.add(threading.current_thread().name)
+            meet.wait()
+        return count(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(threads, "count_block", counted)
+    both(path, 2)
+    assert len(names) == 2
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("make_file", [pcap, pcapng])
+def test_damage_in_a_large_capture(make_file: object, seed: int, tmp_path: Path) -> None:
+    path = make_file(tmp_path / "a")  # type: ignore[operator]
+    dice = random.Random(seed)
+    with path.open("r+b") as file:
+        file.seek(dice.randrange(path.stat().st_size))
+        file.write(struct.pack("<I", 0x7FFFFFFF) * 300)
+    one, _ = both(path)
+    assert one.failed
+
+
+def test_a_large_capture_among_small_ones(tmp_path: Path) -> None:
+    for number in range(10):
+        pcap(tmp_path / f"{number}.pcap", 40_000 if number == 5 else 100 + number)
+    told: list[tuple[int, int]] = []
+    one = analyze([tmp_path], RSS, jobs=1)
+    several = analyze([tmp_path], RSS, jobs=3, progress=lambda *pair: told.append(pair))
+    same(several, one)
+    assert several.sources == one.sources
+    assert sum(packets for _, packets in told) == one.packets
+
+
+def test_an_interrupt_ends_all_threads(tmp_path: Path) -> None:
+    def interrupt(_read: int, _packets: int) -> None:
+        raise KeyboardInterrupt
+
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        analyze([pcap(tmp_path / "a.pcap")], RSS, jobs=3, progress=interrupt)
+    assert threading.active_count() == before
+
+
+def test_a_defect_in_one_thread_ends_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> object:
+        raise MemoryError
+
+    monkeypatch.setattr(threads, "count_block", broken)
+    with pytest.raises(MemoryError):
+        analyze([pcap(tmp_path / "a.pcap")], RSS, jobs=3)
