@@ -230,7 +230,7 @@ def _captures(run: Run) -> dict[str, str]:
             "cluster",
             _cases(run, "cluster"),
             [
-                Column("local, ms", "local"),
+                Column("local", "local"),
                 *(
                     Column(f"{name}, times local", name, RATIO)
                     for name in dict.fromkeys(row.variant for row in run.of("cluster"))

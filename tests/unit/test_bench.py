@@ -43,6 +43,7 @@ from vnethash.rss.native import bulk_methods
 from vnethash.virtio.hash_types import TunnelType
 
 ROOT = Path(__file__).resolve().parents[2]
+CAPTURES = ROOT / "bench" / "captures.json"
 RESULTS, PLOTS = ROOT / "bench" / "results.json", ROOT / "docs" / "plots"
 AGAIN = "vnethash bench --from bench/results.json --plot docs/plots"
 
@@ -392,7 +393,7 @@ def test_pictures_are_of_the_results(results: report.Run, tmp_path: Path) -> Non
 
 
 def test_tables_are_of_the_results(results: report.Run) -> None:
-    made = bench_page.tables(results)
+    made = bench_page.tables(results, report.read_run(CAPTURES))
     if os.environ.get("VNETHASH_WRITE_DOCS"):
         bench_page.write(made)
     assert bench_page.on_page() == made, bench_page.COMMAND
