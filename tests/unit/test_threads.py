@@ -11,6 +11,7 @@ import pytest
 from tests import captures as make
 from tests.unit.test_census import same
 from vnethash.analysis import Analysis, analyze, blocks, threads
+from vnethash.analysis.files import File
 from vnethash.rss.config import RssConfig
 
 RSS = RssConfig.default(8)
@@ -83,6 +84,31 @@ def test_damage_in_a_large_capture(make_file: object, seed: int, tmp_path: Path)
         file.write(struct.pack("<I", 0x7FFFFFFF) * 300)
     one, _ = both(path)
     assert one.failed
+
+
+def test_a_capture_that_goes_away_meanwhile(tmp_path: Path) -> None:
+    path = pcap(tmp_path / "a.pcap")
+    counting = threads.Threads([File(str(path), path.stat().st_size)], RSS, 2, 1_000_000)
+    path.unlink()
+    (part, *_), (source,) = counting.run()
+    assert source.error == "cannot open: no such file or directory"
+    assert part.packets == 0
+
+
+def test_the_rest_of_a_capture_goes_away_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = pcap(tmp_path / "a.pcap")
+    count = blocks.count_block
+
+    def counted(block: blocks.Block, *others: object) -> object:
+        if block.start:
+            path.unlink(missing_ok=True)
+        return count(block, *others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(threads, "count_block", counted)
+    (source,) = analyze([path], RSS, jobs=2).failed
+    assert source.error == "cannot open: no such file or directory"
 
 
 def test_a_large_capture_among_small_ones(tmp_path: Path) -> None:

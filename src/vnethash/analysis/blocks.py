@@ -118,7 +118,8 @@ def count_block(block: Block, rss: RssConfig, window_ns: int) -> tuple[Seam, Ana
             else:
                 seam = Seam(place, Place(walker.offset, walker.state), census.packets)
     except CaptureError as error:
-        seam = Seam(None, None, 0, error.reason, error.offset)
+        # Of a file that has gone away meanwhile; counting it anew would not bring it back.
+        seam = Seam(block.known, None, 0, error.reason, error.offset)
     return seam, census.result(ordered=False)
 
 
