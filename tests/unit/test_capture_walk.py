@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from tests.effort import examples
 from tests.unit import test_capture as make
 from vnethash.capture import Frame, open_capture, write_pcap
+from vnethash.capture.format import Interface
 from vnethash.capture.reader import Readable
-from vnethash.capture.walk import BLOCK, Walker
+from vnethash.capture.walk import BLOCK, Walker, _native_interface
 from vnethash.errors import CaptureError
 from vnethash.native import core
 
@@ -101,8 +102,11 @@ def pcapngs(draw: st.DrawFn) -> bytes:
                 make.block(3, struct.pack(order + "I", len(data)) + data, order=order),
                 make.block(0x0BAD, data, order=order),
                 make.block(5, bytes(12), order=order),
+                make.interface(draw(st.sampled_from([1, 101])), order=order),
             ]
-            out += draw(st.sampled_from(kinds))
+            kind = draw(st.sampled_from(kinds))
+            interfaces += kind is kinds[-1]
+            out += kind
     return out
 
 
@@ -162,6 +166,23 @@ def test_records_larger_than_the_memory_are_read_too() -> None:
     found = by_walker(io.BytesIO(data), 1000)
     assert found == by_reader(data)
     assert [frame[0] for frame in found[0]] == [b"one", b"two", b"three"]
+
+
+def test_each_interface_is_taken_over_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Captures that were merged have them by the thousand, each before its first packet."""
+    taken: list[Interface] = []
+
+    def take(interface: Interface) -> dict[str, int]:
+        taken.append(interface)
+        return _native_interface(interface)
+
+    monkeypatch.setattr("vnethash.capture.walk._native_interface", take)
+    pairs = (make.interface(number) + make.enhanced(b"x", number=number) for number in range(500))
+    data = make.section() + b"".join(pairs)
+    found = by_walker(io.BytesIO(data * 2))
+    assert found == by_reader(data * 2)
+    assert [frame[-1] for frame in found[0]] == [*range(500)] * 2
+    assert len(taken) == 1000
 
 
 def test_many_frames_are_found_in_many_blocks(tmp_path: Path) -> None:

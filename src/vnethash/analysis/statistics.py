@@ -53,4 +53,13 @@ def over_time(analysis: Analysis, by: Measure = Measure.PACKETS) -> OverTime:
     packets, octets = windows.by_queue(analysis.rss)
     telling = packets.sum(1) >= TELLING * analysis.rss.queues
     loads = (packets if by is Measure.PACKETS else octets)[telling].astype(np.float64)
-    return OverTime(windows.starts_ns[telling], loads.max(1, initial=0) / loads.mean(1))
+    return OverTime(windows.starts_ns[telling], imbalances(loads))
+
+
+def imbalances(loads: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The greatest load over the mean in each row, shape (n, queues); 1 where there is no
+    load: frames may have no bytes."""
+    means = loads.mean(1)
+    ratios = np.ones(len(loads))
+    np.divide(loads.max(1), means, out=ratios, where=means > 0)
+    return ratios

@@ -9,7 +9,7 @@ the offset of the record that broke.
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -111,6 +111,8 @@ class _Pcap:
     def __init__(self, source: _Source, state: CaptureState) -> None:
         self._source = source
         self.state = state
+        self.order = state.order
+        self.interfaces: Sequence[Interface] = state.interfaces
         (self._interface,) = state.interfaces
         self._record = struct.Struct(state.order + "IIII")
 
@@ -151,8 +153,8 @@ class _Pcapng:
 
     def __init__(self, source: _Source, state: CaptureState) -> None:
         self._source = source
-        self._order = state.order
-        self._interfaces = list(state.interfaces)
+        self.order = state.order
+        self.interfaces = list(state.interfaces)
         self._index = 0
 
     @classmethod
@@ -162,13 +164,13 @@ class _Pcapng:
         # Read on to the first interface: it says what the frames are. A frame
         # before it would be damage, so nothing is lost by looking here.
         with suppress(EOFError):
-            while not reader._interfaces:
+            while not reader.interfaces:
                 reader.record(0)
         return reader
 
     @property
     def state(self) -> CaptureState:
-        return CaptureState(True, self._order, tuple(self._interfaces))
+        return CaptureState(True, self.order, tuple(self.interfaces))
 
     def record(self, index: int) -> Frame | None:
         self._index = index
@@ -190,7 +192,7 @@ class _Pcapng:
                 # Its length is in the byte order that its body announces.
                 self._section(start, raw[4:])
                 continue
-            kind, length = struct.unpack(self._order + "II", raw)
+            kind, length = struct.unpack(self.order + "II", raw)
             if length < 12 or length % 4:
                 raise source.damage(f"block length {length} is impossible", start)
             return start, kind, length
@@ -199,26 +201,26 @@ class _Pcapng:
         source = self._source
         magic = source.take(4, "section header", start)
         if magic == b"\x4d\x3c\x2b\x1a":
-            self._order = "<"
+            self.order = "<"
         elif magic == b"\x1a\x2b\x3c\x4d":
-            self._order = ">"
+            self.order = ">"
         else:
             raise source.damage(f"section header with byte-order magic {magic.hex()}", start)
-        (length,) = struct.unpack(self._order + "I", raw_length)
+        (length,) = struct.unpack(self.order + "I", raw_length)
         if length < 28 or length % 4:
             raise source.damage(f"section header length {length} is impossible", start)
         major, minor, _ = struct.unpack(
-            self._order + "HHq", source.take(12, "section header", start)
+            self.order + "HHq", source.take(12, "section header", start)
         )
         if major != 1:
             raise source.damage(f"pcapng version {major}.{minor} is not known, only 1.0", start)
         source.skip(length - 28, "section header", start)
         self._trailer(start, length)
-        self._interfaces = []
+        self.interfaces = []
 
     def _trailer(self, start: int, length: int) -> None:
         raw = self._source.take(4, "block", start)
-        (again,) = struct.unpack(self._order + "I", raw)
+        (again,) = struct.unpack(self.order + "I", raw)
         if again != length:
             raise self._source.damage(f"block length is {length} before and {again} after", start)
 
@@ -241,11 +243,11 @@ class _Pcapng:
         if body < 8 or body - 8 > _MAX_OPTIONS:
             raise source.damage(f"interface block of {body} bytes is impossible", start)
         raw = source.take(body, "interface block", start)
-        link_type, _, snaplen = struct.unpack_from(self._order + "HHI", raw)
+        link_type, _, snaplen = struct.unpack_from(self.order + "HHI", raw)
         tsresol, tsoffset = 6, 0
         at = 8
         while at + 4 <= body:
-            code, size = struct.unpack_from(self._order + "HH", raw, at)
+            code, size = struct.unpack_from(self.order + "HH", raw, at)
             at += 4
             if code == OPT_END:
                 break
@@ -254,9 +256,9 @@ class _Pcapng:
             if code == OPT_IF_TSRESOL and size >= 1:
                 tsresol = raw[at]
             elif code == OPT_IF_TSOFFSET and size >= 8:
-                (tsoffset,) = struct.unpack_from(self._order + "q", raw, at)
+                (tsoffset,) = struct.unpack_from(self.order + "q", raw, at)
             at += size + -size % 4
-        self._interfaces.append(Interface(link_type, snaplen, tsresol, tsoffset))
+        self.interfaces.append(Interface(link_type, snaplen, tsresol, tsoffset))
 
     def _packet(self, start: int, body: int, *, obsolete: bool) -> Frame:
         """Enhanced packet block, or the packet block it replaced."""
@@ -265,8 +267,8 @@ class _Pcapng:
             raise source.damage(f"packet block of {body} bytes is impossible", start)
         raw = source.take(20, "packet block", start)
         # The old block has a 16-bit interface and a drop count in its place.
-        number = struct.unpack_from(self._order + ("H" if obsolete else "I"), raw)[0]
-        high, low, captured, original = struct.unpack_from(self._order + "IIII", raw, 4)
+        number = struct.unpack_from(self.order + ("H" if obsolete else "I"), raw)[0]
+        high, low, captured, original = struct.unpack_from(self.order + "IIII", raw, 4)
         interface = self._interface_of(number, start)
         source.check_length(captured, original, interface.snaplen, start)
         padded = captured + -captured % 4
@@ -282,7 +284,7 @@ class _Pcapng:
         source = self._source
         if body < 4:
             raise source.damage(f"packet block of {body} bytes is impossible", start)
-        (original,) = struct.unpack(self._order + "I", source.take(4, "packet block", start))
+        (original,) = struct.unpack(self.order + "I", source.take(4, "packet block", start))
         interface = self._interface_of(0, start)
         captured = min(original, interface.snaplen) if interface.snaplen else original
         source.check_length(captured, original, interface.snaplen, start)
@@ -293,9 +295,9 @@ class _Pcapng:
         return Frame(self._index, data, original, None, interface.link_type)
 
     def _interface_of(self, number: int, start: int) -> Interface:
-        if number >= len(self._interfaces):
+        if number >= len(self.interfaces):
             raise self._source.damage(f"frame of interface {number}, which is not described", start)
-        return self._interfaces[number]
+        return self.interfaces[number]
 
 
 class Capture(Closing):
@@ -353,6 +355,22 @@ class Capture(Closing):
     def state(self) -> CaptureState:
         """What to read on with from `offset`, in another Capture."""
         return self._reader.state
+
+    @property
+    def is_pcapng(self) -> bool:
+        """As in `state`."""
+        return isinstance(self._reader, _Pcapng)
+
+    @property
+    def order(self) -> str:
+        """Byte order of what comes next, as in `state`."""
+        return self._reader.order
+
+    @property
+    def interfaces(self) -> Sequence[Interface]:
+        """As in `state`, but not copied: more may come behind them; those of another
+        section are in another sequence."""
+        return self._reader.interfaces
 
     @property
     def offset(self) -> int:

@@ -5,7 +5,7 @@ The native core takes packet records, the reader all others, and those that brea
 rule: what is read, and what is said of damage, is the same with both.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -69,7 +69,8 @@ class Walker:
         self._frames = np.empty(_FRAMES, FRAME_DTYPE)
         self._walked = self._ffi.new("struct vh_walked *")
         self._capture = Capture(self._memory, path, state=state, offset=offset)
-        self._native: tuple[CaptureState, Any, Any] | None = None
+        self._interfaces = _Interfaces()
+        self._layout = self._ffi.new("struct vh_capture *")
 
     @property
     def offset(self) -> int:
@@ -86,7 +87,7 @@ class Walker:
         while True:
             unread = memory.unread
             self._lib.vh_capture_walk(
-                self._layout(),
+                self._current_layout(),
                 self._ffi.from_buffer("uint8_t[]", unread),
                 len(unread),
                 self._ffi.from_buffer("struct vh_frame[]", self._frames),
@@ -110,24 +111,38 @@ class Walker:
             if frame is not None:
                 yield _single(frame)
 
-    def _layout(self) -> Any:
-        """The state as struct vh_capture, made anew when it changes."""
-        state = self._capture.state
-        if self._native is None or self._native[0] != state:
-            interfaces = self._ffi.new(
-                "struct vh_interface[]", [_native_interface(i) for i in state.interfaces]
-            )
-            layout = self._ffi.new(
-                "struct vh_capture *",
-                {
-                    "is_pcapng": state.is_pcapng,
-                    "is_swapped": state.order == ">",
-                    "interfaces": len(state.interfaces),
-                    "interface": interfaces,
-                },
-            )
-            self._native = state, layout, interfaces
-        return self._native[1]
+    def _current_layout(self) -> Any:
+        """The state as struct vh_capture."""
+        capture, layout = self._capture, self._layout
+        layout.is_pcapng = capture.is_pcapng
+        layout.is_swapped = capture.order == ">"
+        layout.interfaces = len(capture.interfaces)
+        layout.interface = self._interfaces.native(capture.interfaces)
+        return layout
+
+
+class _Interfaces:
+    """Interfaces for the core. Only those that are new are put behind the others: captures
+    that were merged have them by the thousand, with packets in between."""
+
+    def __init__(self) -> None:
+        self._ffi, _ = core()
+        self._of: Sequence[Interface] = ()
+        self._count = 0
+        self._native = self._ffi.new("struct vh_interface[]", 1)
+
+    def native(self, interfaces: Sequence[Interface]) -> Any:
+        """All of them as struct vh_interface[], good until the next call."""
+        if self._of is not interfaces:
+            self._of, self._count = interfaces, 0
+        if len(interfaces) > len(self._native):
+            more = self._ffi.new("struct vh_interface[]", 2 * len(interfaces))
+            self._ffi.memmove(more, self._native, self._ffi.sizeof(self._native))
+            self._native = more
+        for number in range(self._count, len(interfaces)):
+            self._native[number] = _native_interface(interfaces[number])
+        self._count = len(interfaces)
+        return self._native
 
 
 def _native_interface(interface: Interface) -> dict[str, int]:

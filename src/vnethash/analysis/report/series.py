@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vnethash.analysis.report.text import moment
 from vnethash.analysis.result import Analysis
-from vnethash.analysis.statistics import TELLING
+from vnethash.analysis.statistics import TELLING, imbalances
+from vnethash.analysis.text import moment
 from vnethash.stats import Measure
 
 _FEWEST = 12
@@ -55,9 +55,7 @@ class Series:
         """Busiest queue over the mean in each step, shape (steps,); NaN where there are
         too few packets to tell (see `over_time`)."""
         telling = self.packets >= TELLING * self.loads.shape[1]
-        ratios = np.full(len(self.loads), np.nan)
-        np.divide(self.loads.max(1), self.loads.mean(1), out=ratios, where=telling)
-        return ratios
+        return np.where(telling, imbalances(self.loads), np.nan)
 
 
 def series_of(analysis: Analysis, by: Measure, most: int) -> Series | None:
