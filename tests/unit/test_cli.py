@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 """The command line: what it prints, how it fails, what it imports."""
 
+import io
 import json
 import os
 import pty
@@ -430,6 +431,37 @@ def test_progress_is_silent_without_a_terminal(capsys: pytest.CaptureFixture[str
     with output.progress("frames", 10) as at:
         at(10)
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_full_disk_is_said_of_the_file() -> None:
+    with pytest.raises(OSError, match="No space") as caught, output.writing(Path("/dev/full")):
+        Path("/dev/full").write_text("x")
+    assert caught.value.filename == "/dev/full"
+
+
+def test_no_memory_is_no_defect(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def exhausted(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("vnethash.analysis.files.find_files", exhausted)
+    assert main.run(["analyze", "a.pcap"]) == 1
+    assert capsys.readouterr().err.startswith("vnethash: error: out of memory")
+
+
+@pytest.mark.parametrize("name", ["[/red]", "[red]", "a\n\x1b[31mb"])
+def test_progress_of_files_with_odd_names(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", stream)
+    output.error_console.cache_clear()
+    try:
+        with output.progress(name, 10) as at:
+            at(10)
+    finally:
+        output.error_console.cache_clear()
+    assert name.replace("\n", " ").replace("\x1b", "\\x1b") in stream.getvalue()
 
 
 @pytest.mark.parametrize("total", ["10", "None"])

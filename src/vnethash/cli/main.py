@@ -298,6 +298,9 @@ def _run(args: list[str], as_json: bool) -> int:
         return EXIT_USAGE
     except (KeyboardInterrupt, typer.Abort):
         return EXIT_INTERRUPTED
+    except MemoryError:
+        print_error("out of memory", kind="MemoryError", hint=None, as_json=as_json)
+        return EXIT_FAILURE
     except OSError as e:
         # The wrappers name what they do; this is output to a full disk and the like.
         print_error(_os_reason(e), kind="OSError", hint=None, as_json=as_json)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vnethash.errors import ConfigError, VnethashError
@@ -89,6 +90,16 @@ def print_failure(error: VnethashError, *, as_json: bool) -> None:
 
 
 @contextmanager
+def writing(file: Path) -> Iterator[None]:
+    """What the system refuses meanwhile is said of ``file``: of a full disk it names none."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(file)
+        raise
+
+
+@contextmanager
 def progress(
     description: str, total: int | None = None, *, in_bytes: bool = False
 ) -> Iterator[Callable[[int], None]]:
@@ -112,7 +123,7 @@ def progress(
         TransferSpeedColumn,
     )
 
-    columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn()]
+    columns: list[ProgressColumn] = [TextColumn("{task.description}", markup=False), BarColumn()]
     if in_bytes:
         columns += [DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()]
     else:
@@ -124,5 +135,5 @@ def progress(
     with Progress(
         *columns, console=error_console(), transient=True, redirect_stdout=bar_above
     ) as bar:
-        task = bar.add_task(description, total=total)
+        task = bar.add_task(_printable(description), total=total)
         yield lambda completed: bar.update(task, completed=completed)

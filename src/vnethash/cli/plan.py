@@ -29,7 +29,7 @@ from vnethash.cli.options import (
     read_config,
     read_text,
 )
-from vnethash.cli.output import emit_json, json_line
+from vnethash.cli.output import emit_json, json_line, writing
 from vnethash.errors import CaptureError, ConfigError
 from vnethash.stats import Measure
 
@@ -160,6 +160,8 @@ def plan_command(
     the optimum, and how to set it. The same input has the same answer. The other
     way round, --find-port keeps the configuration and fits a flow to it: it needs no traffic.
     """
+    if files and "-" in files and str(present) == "-":
+        raise ConfigError("present", "- is standard input, which is the traffic already")
     changes = changes_from_options(key, types, indirection, unclassified, tunnels)
     rss = _present(present, config, queues, changes)
     asked = {"--queue": queue, "--proto": proto, "--range": span, "--count": count}
@@ -215,7 +217,8 @@ def plan_command(
         raise CaptureError(files[0], "no packets to plan for")
     plan = plan_analysis(analysis, aim)
     if output is not None:
-        output.write_text(json_line(plan.after.to_json()) + "\n")
+        with writing(output):
+            output.write_text(json_line(plan.after.to_json()) + "\n")
     if json:
         emit_json(plan.to_json(device))
     else:

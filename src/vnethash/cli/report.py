@@ -28,7 +28,7 @@ from vnethash.cli.options import (
     UnclassifiedOption,
     config_from_options,
 )
-from vnethash.cli.output import console, emit_json
+from vnethash.cli.output import console, emit_json, writing
 from vnethash.cli.sharing import (
     AnonymizeKeyOption,
     AnonymizeOption,
@@ -104,10 +104,13 @@ def report_command(
     shown = shareable(analysis, anonymizer)
     if after is not None and anonymizer is not None:
         after, advice = shareable(after, anonymizer), []  # whose line may tell a key
-    output.write_text(html(shown, after, by=by, advice=advice), encoding="utf-8")
+    page = html(shown, after, by=by, advice=advice)
+    with writing(output):
+        output.write_text(page, encoding="utf-8")
     written = [output]
     for target in plot or ():
-        written += draw(shown, target, after, by=by)
+        with writing(target):
+            written += draw(shown, target, after, by=by)
     said = verdict(shown, by)
     if json:
         emit_json({"verdict": said, "written": [str(path) for path in written]})
