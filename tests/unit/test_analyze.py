@@ -7,6 +7,7 @@ import io
 import json
 import lzma
 import os
+import shutil
 import stat
 import struct
 import subprocess
@@ -24,6 +25,7 @@ from tests import reference_census
 from tests.unit.test_capture import interface, section
 from tests.unit.test_census import drawn, same
 from vnethash.analysis import FLOW_DTYPE, Analysis, Census, Reason, analyze
+from vnethash.analysis.arrow import sources_table
 from vnethash.analysis.files import find_files
 from vnethash.analysis.statistics import evenness, over_time
 from vnethash.analysis.summary import heaviest, summary
@@ -225,6 +227,72 @@ def test_a_file_that_may_not_be_read_is_told(tmp_path: Path) -> None:
     (tmp_path / "good.pcapng").chmod(stat.S_IRUSR)
 
 
+def test_a_folder_that_cannot_be_read_fails_as_a_file_would(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Deeper than a path may be long: that stops root as well."""
+    frames = sample(tmp_path / "good.pcapng", 20)
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(20):
+        os.mkdir("d" * 250, dir_fd=descriptor)
+        deeper = os.open("d" * 250, os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = deeper
+    os.close(descriptor)
+    try:
+        assert run(["analyze", str(tmp_path), "--queues", "2"]) == 1
+    finally:
+        shutil.rmtree(tmp_path)
+    out, err = capsys.readouterr()
+    assert f"{len(frames)} packets" in out
+    assert "in 2 files" in out
+    assert "cannot open: file name too long" in err
+
+
+def test_pipes_in_a_folder_are_no_captures(tmp_path: Path) -> None:
+    sample(tmp_path / "good.pcapng", 20)
+    os.mkfifo(tmp_path / "pipe.pcap")
+    (tmp_path / "gone.pcap").symlink_to("nowhere")
+    (tmp_path / "linked.pcap").symlink_to("good.pcapng")
+    names = [Path(file.path).name for file in find_files([tmp_path])]
+    assert names == ["gone.pcap", "good.pcapng", "linked.pcap"]
+
+
+def test_names_that_are_not_utf8(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / os.fsdecode(b"\xff\xfe.pcap")
+    write_pcap(path, [make.ethernet(0x0806, bytes(40))] * 3)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    name = str(tmp_path / "\\xff\\xfe.pcap")
+    assert run(["analyze", str(path), "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out)["files"][0]["path"] == name
+    assert json.loads(err)["error"].startswith(name)
+    assert run(["report", str(path), "-o", str(tmp_path / "report.html")]) == 1
+    assert name in (tmp_path / "report.html").read_text()
+    assert sources_table(analyze([path]))["path"].to_pylist() == [name]
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (["analyze", "-", "-"], 2, "file: - is standard input, which can be read only once"),
+        (["analyze", "-"], 1, "-: is closed"),
+        (["plan", "-", "--present", "-"], 2, "present: - is standard input, which is the traffic"),
+    ],
+)
+def test_standard_input_twice_or_closed(
+    args: list[str],
+    code: int,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert run(args) == code
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_folder_without_captures_is_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -312,6 +380,18 @@ def test_imbalance_over_time() -> None:
     told = summary(analysis)["over_time"]
     assert (told["median"], told["worst"], told["worst_start_ns"]) == (1.5, 2.0, 10**9)
     assert (told["windows"], told["telling"], told["window_ns"]) == (3, 2, 10**9)
+
+
+@pytest.mark.filterwarnings("error")
+def test_frames_without_bytes_are_no_load(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pcap(tmp_path / "a.pcap", [b""] * 200)
+    report = ["report", "-o", str(tmp_path / "report.html")]
+    for command in (["analyze", "--json"], ["analyze", "--windows"], report):
+        assert run([*command, str(tmp_path / "a.pcap"), "--by", "bytes"]) == 0
+    told = capsys.readouterr().out.splitlines()[0]
+    assert json.loads(told)["over_time"]["worst"] == 1
 
 
 def test_the_heaviest_flows() -> None:

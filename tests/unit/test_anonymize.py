@@ -147,6 +147,13 @@ def test_order_of_equal_flows_tells_nothing() -> None:
 def test_files_have_numbers_for_names() -> None:
     broken = Source("/home/alice/bank.pcap", 3, 99, "/home/alice/bank.pcap: cut short", 99)
     real = analysis_of(RSS, random_flows(5), sources=(Source("a.pcap", 1, 2), broken))
+    for path, error, left in (
+        ("-", "section header with byte-order magic 00", "section header with byte-order magic 00"),
+        ("s3://bank/a.pcap", "cannot open: bank/a.pcap", "cannot open: file 1"),
+        ("s3://bank/a.pcap", "s3://bank/a.pcap: no s3fs", "file 1: no s3fs"),
+    ):
+        alone = replace(real, sources=(Source(path, 0, 0, error),))
+        assert anonymize(alone, Anonymizer.random()).sources[0].error == left
     first, second = anonymize(real, Anonymizer.random()).sources
     assert first == Source("file 1", 1, 2)
     assert second == Source("file 2", 3, 99, "file 2: cut short", 99)

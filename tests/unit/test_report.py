@@ -18,9 +18,9 @@ from vnethash.analysis.arrow import flows_table
 from vnethash.analysis.flows import endpoints, flow_text
 from vnethash.analysis.report import draw, html, sentences, tables
 from vnethash.analysis.report.series import series_of
-from vnethash.analysis.report.text import amount, duration, moment, percent
 from vnethash.analysis.result import Analysis, Reason, Source
 from vnethash.analysis.statistics import over_time
+from vnethash.analysis.text import amount, duration, moment, percent
 from vnethash.errors import ConfigError, DependencyMissing
 from vnethash.rss.config import RssConfig
 from vnethash.stats import Measure
@@ -274,7 +274,7 @@ def test_tables_have_the_numbers(analysis: Analysis, page: str) -> None:
         assert row[1:4] == [str(queue), str(then), flow_text(flow).replace(" > ", "\n> ")]
         assert row[5] == f"{flow['bytes']:,}"
     why = {row[0]: row[1] for row in found["Packets without a hash"]}
-    assert why["not IP"] == why["— ARP (0x0806)"] == "7"
+    assert why["not IP"] == why["— ARP"] == "7"
     assert why["hash type not enabled"] == f"{analysis.unhashed[Reason.TYPE_OFF, 0]:,}"
     kinds = {row[0]: row[1] for row in found["Report types"][1:]}
     assert kinds["TCPv4"] == f"{analysis.by_report.packets[2]:,}"

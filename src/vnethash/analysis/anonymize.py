@@ -138,8 +138,10 @@ def anonymize(analysis: Analysis, anonymizer: Anonymizer) -> Analysis:
 
 
 def _nameless(number: int, source: Source) -> Source:
-    name = f"file {number}"
-    error = source.error and source.error.replace(source.path, name)
+    name, error = f"file {number}", source.error
+    if error and "/" in source.path:  # another, as "-" or "a", only looks like one in a sentence
+        error = error.replace(source.path, name)
+        error = error.replace(source.path.rpartition("://")[2], name)  # as stores say it
     return dataclasses.replace(source, path=name, error=error)
 
 

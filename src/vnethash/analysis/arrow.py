@@ -5,6 +5,7 @@ All functions raise DependencyMissing without pyarrow.
 """
 
 import socket
+from dataclasses import asdict
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,7 @@ def sources_table(analysis: Analysis) -> Any:
             "offset": pa.uint64(),
         }
     )
-    rows = [{name: getattr(source, name) for name in schema.names} for source in analysis.sources]
+    rows = [{**asdict(source), "path": source.name} for source in analysis.sources]
     return pa.Table.from_pylist(rows, schema)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from vnethash.errors import CaptureError, os_reason
+from vnethash.errors import CaptureError, ConfigError
 
 LOOKS_RIGHT: Final = re.compile(
     r"\.(pcap|pcapng|cap|dmp|ntar|csv|tsv|parquet|log)\d*(\.(gz|zst|zstd|xz|bz2))?$", re.IGNORECASE
@@ -27,10 +27,15 @@ def find_files(paths: Iterable[str | os.PathLike[str]]) -> list[File]:
     """The files themselves, and of a folder, all below it with a name of captures or flow tables.
 
     Those of a folder come in the order of their names. Object stores are asked likewise
-    (see `find_objects`). Raises `CaptureError` if a folder cannot be read or has none.
+    (see `find_objects`). A folder that cannot be read stands for what is in it, and
+    fails as a file would. Raises `CaptureError` if a folder
+    has none, ConfigError for standard input twice.
     """
     files: list[File] = []
-    for path in [os.fspath(path) for path in paths]:
+    named = [os.fspath(path) for path in paths]
+    if named.count("-") > 1:
+        raise ConfigError("file", "- is standard input, which can be read only once")
+    for path in named:
         if "://" in path:
             from vnethash.analysis.objects import find_objects
 
@@ -39,7 +44,7 @@ def find_files(paths: Iterable[str | os.PathLike[str]]) -> list[File]:
         if path == "-" or not os.path.isdir(path):
             files.append(File(path, _size(path)))
             continue
-        inside = [name for name in _walk(path) if LOOKS_RIGHT.search(name)]
+        inside = _inside(path)
         if not inside:
             raise CaptureError(
                 path,
@@ -51,17 +56,22 @@ def find_files(paths: Iterable[str | os.PathLike[str]]) -> list[File]:
     return files
 
 
-def _walk(folder: str) -> list[str]:
-    def fail(error: OSError) -> None:
-        raise CaptureError(
-            str(error.filename), f"cannot read folder: {os_reason(error)}"
-        ) from error
+def _inside(folder: str) -> list[str]:
+    """Files with the right name below a folder, and folders that cannot be read."""
+    found: list[str] = []
 
-    return [
-        os.path.join(path, name)
-        for path, _, names in os.walk(folder, onerror=fail)
-        for name in names
-    ]
+    def unreadable(error: OSError) -> None:
+        found.append(str(error.filename))
+
+    for path, _, names in os.walk(folder, onerror=unreadable):
+        right = (os.path.join(path, name) for name in names if LOOKS_RIGHT.search(name))
+        found += (name for name in right if not _is_special(name))
+    return found
+
+
+def _is_special(path: str) -> bool:
+    """Whether it is a pipe, a socket or a device, which might never end."""
+    return os.path.exists(path) and not os.path.isfile(path)
 
 
 def _size(path: str) -> int | None:

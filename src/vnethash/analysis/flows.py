@@ -71,9 +71,7 @@ def _mixed(words: NDArray[np.uint64], ports: NDArray[np.uint32]) -> NDArray[np.u
     """32 bits of each flow that depend on all of its addresses and ports."""
     mixed = ports.astype(np.uint64)
     for word in range(4):
-        mixed = (mixed ^ words[:, word]) * np.uint64(
-            0x9E3779B97F4A7C15
-        )  # 2^64 over the golden ratio
+        mixed = (mixed ^ words[:, word]) * _GOLDEN
         mixed ^= mixed >> np.uint64(32)
     return mixed >> np.uint64(32)
 

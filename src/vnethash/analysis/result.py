@@ -3,6 +3,7 @@
 in any order, to the last digit; ratios are made of them when they are asked for."""
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
@@ -87,6 +88,11 @@ class Source:
     """What ended it before its end, or None."""
     offset: int | None = None
     """Where it broke, in bytes (of the capture, decompressed), if that is known."""
+
+    @property
+    def name(self) -> str:
+        """The path to be shown and stored: what is not UTF-8 in it as ``\\xff``."""
+        return os.fsencode(self.path).decode(errors="backslashreplace")
 
 
 @dataclass(frozen=True, eq=False)

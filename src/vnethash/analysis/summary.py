@@ -44,7 +44,7 @@ def summary(
         "heaviest_flows": [_flow(analysis, row) for row in heaviest(analysis.flows, flows, by)],
         "files": [
             {
-                "path": source.path,
+                "path": source.name,
                 "packets": source.packets,
                 "bytes_read": source.bytes_read,
                 "error": source.error,

@@ -200,6 +200,8 @@ def open_stream(source: str | os.PathLike[str] | IO[bytes]) -> Stream:
         return Stream(source, str(getattr(source, "name", "input")), owned=False, size=None)
     path = os.fspath(source)
     if path == "-":
+        if sys.stdin is None:
+            raise CaptureError("standard input", "is closed")
         return Stream(sys.stdin.buffer, "standard input", owned=False, size=None)
     file, size = _open_remote(path) if "://" in path else _open_local(path)
     try:

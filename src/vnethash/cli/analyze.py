@@ -3,7 +3,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -93,25 +92,6 @@ ByOption = Annotated[
 
 _BAR = 30
 _ETHER_TYPES_SHOWN = 5
-_REASONS = {
-    "not_ip": "not IP",
-    "broken_ip": "IP header cut short or malformed",
-    "type_off": "hash type not enabled",
-    "link_type": "link type without IP",
-}
-_ETHER_TYPES = {
-    0x0000: "LLC or none",
-    0x0806: "ARP",
-    0x8035: "RARP",
-    0x8808: "flow control",
-    0x8809: "LACP",
-    0x8847: "MPLS",
-    0x8863: "PPPoE discovery",
-    0x8864: "PPPoE",
-    0x888E: "EAPOL",
-    0x88CC: "LLDP",
-    0x88F7: "PTP",
-}
 
 
 def analyze_command(
@@ -218,7 +198,7 @@ def tell_failures(analysis: "Analysis", *, as_json: bool) -> None:
 def _failure(source: "Source") -> str:
     where = f" at byte {source.offset}" if source.offset is not None else ""
     kept = f"; the {source.packets:,} packets before count" if source.packets else ""
-    return f"{source.path}: {source.error}{where}{kept}"
+    return f"{source.name}: {source.error}{where}{kept}"
 
 
 @contextmanager
@@ -280,38 +260,28 @@ def load_table(
 
 
 def _headline(analysis: "Analysis") -> str:
-    files = len(analysis.sources)
-    text = (
-        f"{analysis.packets:,} packets, {analysis.bytes:,} bytes, {len(analysis.flows):,} flows "
-        f"in {files} file{'' if files == 1 else 's'}"
+    from vnethash.analysis.text import count, moment
+
+    amounts = (
+        count(analysis.packets, "packet"),
+        count(analysis.bytes, "byte"),
+        count(len(analysis.flows), "flow"),
     )
+    text = f"{', '.join(amounts)} in {count(len(analysis.sources), 'file')}"
     windows = analysis.windows
     if windows is not None and len(windows.starts_ns):
-        first, last = windows.starts_ns[0], windows.starts_ns[-1] + windows.length_ns
-        text += f"\n{_time(first)} to {_time(last)} UTC"
+        first, last = int(windows.starts_ns[0]), int(windows.starts_ns[-1]) + windows.length_ns
+        text += f"\n{moment(first, fine=True)} to {moment(last, fine=True)} UTC"
     if analysis.captured_short:
-        text += f"\n{analysis.captured_short:,} packets captured short"
+        text += f"\n{count(analysis.captured_short, 'packet')} captured short"
     return text
-
-
-def _time(nanoseconds: int) -> str:
-    """UTC, to the microsecond; any time from 1823 to 2116."""
-    since = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(nanoseconds) // 1000)
-    return since.isoformat(sep=" ", timespec="milliseconds").removesuffix("+00:00")
-
-
-def format_ns(nanoseconds: int) -> str:
-    """A length of time in its largest unit of which it has one or more: ``200 ms``."""
-    for unit, size in (("s", 10**9), ("ms", 10**6), ("us", 10**3)):
-        if nanoseconds >= size:
-            return f"{nanoseconds / size:g} {unit}"
-    return f"{nanoseconds} ns"
 
 
 def _evenness(analysis: "Analysis", by: Measure) -> str:
     import numpy as np
 
     from vnethash.analysis.statistics import evenness, over_time
+    from vnethash.analysis.text import duration, moment
 
     even = evenness(getattr(analysis.by_queue, by.value))
     text = (
@@ -321,15 +291,17 @@ def _evenness(analysis: "Analysis", by: Measure) -> str:
     course = over_time(analysis, by)
     if len(course.imbalances) > 1 and analysis.windows is not None:
         text += (
-            f"\nin windows of {format_ns(analysis.windows.length_ns)}: "
+            f"\nin windows of {duration(analysis.windows.length_ns)}: "
             f"median {np.median(course.imbalances):.2f}, "
-            f"worst {course.imbalances.max():.2f} at {_time(course.worst_ns)}"
+            f"worst {course.imbalances.max():.2f} at {moment(course.worst_ns, fine=True)}"
         )
     return text
 
 
 def _windows(analysis: "Analysis", by: Measure) -> "Table":
     from rich.table import Table
+
+    from vnethash.analysis.text import moment
 
     table = Table(box=None, pad_edge=False)
     table.add_column("window")
@@ -340,7 +312,9 @@ def _windows(analysis: "Analysis", by: Measure) -> "Table":
         loads = analysis.windows.by_queue(analysis.rss)[by is Measure.BYTES]
         for start, row in zip(analysis.windows.starts_ns.tolist(), loads, strict=True):
             busiest = row.max() / (row.mean() or 1.0)
-            table.add_row(_time(start), *(f"{n:,}" for n in row.tolist()), f"{busiest:.0%}")
+            table.add_row(
+                moment(start, fine=True), *(f"{n:,}" for n in row.tolist()), f"{busiest:.0%}"
+            )
     return table
 
 
@@ -356,16 +330,16 @@ def _reports(analysis: "Analysis") -> "Table":
 
 def _unhashed(analysis: "Analysis") -> "Table":
     from vnethash.analysis import Reason
+    from vnethash.analysis.words import REASONS, ether_type
 
     table = _table("not hashed", "packets", "bytes")
     for reason, (packets, octets) in zip(Reason, analysis.unhashed.tolist(), strict=True):
         if packets:
-            table.add_row(_REASONS[reason.name.lower()], f"{packets:,}", f"{octets:,}")
+            table.add_row(REASONS[reason], f"{packets:,}", f"{octets:,}")
         if reason is Reason.NOT_IP:
             most = sorted(analysis.ether_types.items(), key=lambda item: (-item[1], item[0]))
             for number, count in most[:_ETHER_TYPES_SHOWN]:
-                name = _ETHER_TYPES.get(number, f"EtherType {number:#06x}")
-                table.add_row(f"  {name}", f"{count:,}", "")
+                table.add_row(f"  {ether_type(number)}", f"{count:,}", "")
     return table
 
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from vnethash.analysis.extras import load
 from vnethash.analysis.report.loads import amounts, busiest, heaviest, moved_buckets
 from vnethash.analysis.report.series import Series, series_of
-from vnethash.analysis.report.text import amount, times
 from vnethash.analysis.report.theme import QUEUE_COLOURS
 from vnethash.analysis.result import Analysis
+from vnethash.analysis.text import amount, times
 from vnethash.stats import Measure
 
 _BARS = 64

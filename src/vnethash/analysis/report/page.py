@@ -11,9 +11,9 @@ from vnethash.analysis.extras import load
 from vnethash.analysis.report import sentences, tables
 from vnethash.analysis.report.drawing import inline_svg
 from vnethash.analysis.report.figures import Figure, Frame, figures
-from vnethash.analysis.report.text import amount, count, moment
 from vnethash.analysis.report.theme import DARK, FONT, LIGHT, PAGE, css_variables
 from vnethash.analysis.result import Analysis
+from vnethash.analysis.text import amount, count, moment
 from vnethash.stats import Measure
 
 WIDE, NARROW = 880, 340

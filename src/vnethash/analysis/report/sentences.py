@@ -6,9 +6,9 @@ from numpy.typing import NDArray
 
 from vnethash.analysis.report.loads import amounts, busiest_queue, evenness_of, moved_buckets
 from vnethash.analysis.report.series import series_of
-from vnethash.analysis.report.text import count, duration, moment, percent, times
 from vnethash.analysis.result import Analysis
 from vnethash.analysis.statistics import TELLING, over_time
+from vnethash.analysis.text import count, duration, moment, percent, times
 from vnethash.stats import Measure
 from vnethash.virtio.hash_types import ReportType
 

@@ -17,36 +17,15 @@ from vnethash.analysis.report.loads import (
     moved_buckets,
 )
 from vnethash.analysis.report.series import series_of
-from vnethash.analysis.report.text import amount, count, percent
 from vnethash.analysis.result import Analysis, Reason
+from vnethash.analysis.text import amount, count, percent
+from vnethash.analysis.words import REASONS, ether_type
 from vnethash.stats import Measure
 from vnethash.virtio.hash_types import ReportType
 
 QUEUES_SHOWN = 64
 BUCKETS_SHOWN = 16
 FLOWS_SHOWN = 20
-_REASONS = {
-    Reason.NOT_IP: "not IP",
-    Reason.BROKEN_IP: "IP header cut short or malformed",
-    Reason.TYPE_OFF: "hash type not enabled",
-    Reason.LINK_TYPE: "link type that carries no IP we can read",
-}
-_ETHER_TYPES = {
-    0x0026: "spanning tree (LLC)",
-    0x0806: "ARP",
-    0x22F0: "AVTP",
-    0x8035: "RARP",
-    0x809B: "AppleTalk",
-    0x8137: "IPX",
-    0x8847: "MPLS",
-    0x8848: "MPLS multicast",
-    0x8863: "PPPoE discovery",
-    0x8864: "PPPoE session",
-    0x888E: "EAPOL",
-    0x88CC: "LLDP",
-    0x88E5: "MACsec",
-    0x88F7: "PTP",
-}
 
 
 class Cell(NamedTuple):
@@ -202,7 +181,7 @@ def report_table(analysis: Analysis) -> Table:
 def unhashed_table(analysis: Analysis) -> Table:
     """What has no hash, and why."""
     rows = []
-    for reason, words in _REASONS.items():
+    for reason, words in REASONS.items():
         packets, octets = analysis.unhashed[reason]
         if packets:
             rows.append((Cell(words), _number(packets), _number(octets)))
@@ -218,7 +197,7 @@ def source_table(analysis: Analysis) -> Table:
     shown = ordered[:QUEUES_SHOWN]
     rows = tuple(
         (
-            Cell(source.path, "long"),
+            Cell(source.name, "long"),
             _number(source.packets),
             Cell(amount(source.bytes_read, "B"), "n"),
             Cell(_damage(source.error, source.offset), "long"),
@@ -243,14 +222,6 @@ def configuration(analysis: Analysis) -> list[tuple[str, str]]:
         ("unclassified queue", str(rss.unclassified_queue)),
         ("indirection table", f"{len(table)} entries" + (", the queues in turn" * in_turn)),
     ]
-
-
-def ether_type(number: int) -> str:
-    """``ARP (0x0806)``."""
-    if number == 0:
-        return "no EtherType"
-    name = _ETHER_TYPES.get(number)
-    return f"{name} ({number:#06x})" if name else f"EtherType {number:#06x}"
 
 
 def _damage(error: str | None, offset: int | None) -> str:
