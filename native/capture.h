@@ -17,7 +17,7 @@ enum vh_capture_limit {
 
 enum vh_time {
 	VH_TIME_MAX = 1ull << 62,  /* nanoseconds from the Unix epoch, 146 years: further is absurd */
-	VH_NO_TIME = -(1ll << 62) - 1,
+	VH_NO_TIME = -(1ll << 62) * 2, /* which no window of time begins at */
 };
 
 /* What an interface says of its frames. A pcap file has one. */

@@ -275,6 +275,11 @@ static void hash_width(const struct vh_census *census, __u32 width, const __u32 
 		flows[fresh[i]].hash_value = hashes[i];
 }
 
+static inline int is_absurd(__s64 time_ns)
+{
+	return time_ns < -VH_TIME_MAX || time_ns > VH_TIME_MAX;
+}
+
 /* Count the batch: first in its flows, then, unless that is done, in windows of time. */
 static void settle(struct vh_census *census, struct batch *batch, int is_in_windows)
 {
@@ -308,7 +313,7 @@ static void settle(struct vh_census *census, struct batch *batch, int is_in_wind
 	}
 	for (__u32 i = 0; i < batch->packets && !is_in_windows; i++) {
 		struct timeline *timeline = &census->timeline;
-		struct vnet_traffic *traffic = batch->time_ns[i] == VH_NO_TIME ?
+		struct vnet_traffic *traffic = is_absurd(batch->time_ns[i]) ?
 			timeline->untimed : timeline_at(timeline, batch->time_ns[i]);
 
 		traffic[batch->column[i]].packets += batch->traffic[i].packets;
@@ -342,11 +347,6 @@ API int vh_census_frames(struct vh_census *census, const __u8 *memory, __u64 siz
 	return 0;
 }
 
-static int is_absurd(__s64 time_ns)
-{
-	return time_ns < -VH_TIME_MAX || time_ns > VH_TIME_MAX;
-}
-
 API int vh_census_flows(struct vh_census *census, const struct vh_flow *given, const __s64 *times,
 			__u64 count)
 {
@@ -371,8 +371,7 @@ API int vh_census_flows(struct vh_census *census, const struct vh_flow *given, c
 			memset(flow->addresses + 8, 0, 24);
 		if ((flow->kind - 1) % 3 == 0)
 			memset(flow->ports, 0, sizeof(flow->ports));
-		batch.time_ns[batch.packets] =
-			!times || is_absurd(times[i]) ? VH_NO_TIME : times[i];
+		batch.time_ns[batch.packets] = times ? times[i] : VH_NO_TIME;
 		batch.traffic[batch.packets] =
 			(struct vnet_traffic){ flow->packets, flow->bytes };
 		batch.column[batch.packets] = rss->table_mask + 1;
@@ -391,11 +390,10 @@ API int vh_census_window(struct vh_census *census, __s64 length_ns, __s64 start_
 	struct vnet_traffic *to = timeline->untimed;
 
 	if (start_ns != VH_NO_TIME) {
-		if (length_ns < 1 || length_ns > VH_TIME_MAX || start_ns > VH_TIME_MAX ||
-		    start_ns < -VH_TIME_MAX - length_ns)
-			return -EINVAL;
-		timeline_coarsen(timeline, length_ns);
-		if (timeline->length_ns % length_ns)
+		/* The first window may begin before the earliest time. */
+		if (length_ns > VH_TIME_MAX || start_ns > VH_TIME_MAX ||
+		    start_ns < -VH_TIME_MAX - length_ns ||
+		    timeline_coarsen(timeline, length_ns))
 			return -EINVAL;
 		to = timeline_find(timeline, start_ns);
 	}

@@ -53,7 +53,10 @@ int vh_census_frames(struct vh_census *census, const __u8 *memory, __u64 size,
 int vh_census_flows(struct vh_census *census, const struct vh_flow *flows, const __s64 *times,
 		    __u64 count);
 
-/* Packets, by column, of one window; VH_NO_TIME: of none. 0, or -EINVAL for another length. */
+/*
+ * Packets, by column, of one window; VH_NO_TIME: of none. Returns 0, or -EINVAL if there can
+ * be no such window: nothing was counted.
+ */
 int vh_census_window(struct vh_census *census, __s64 length_ns, __s64 start_ns,
 		     const struct vnet_traffic *traffic);
 

@@ -61,10 +61,15 @@ static __u32 first_from(const struct timeline *timeline, __s64 number)
 	return low;
 }
 
-/* Five is odd and two even: whole windows of before make up one of after. */
+/* How many windows make up one after so many steps. */
+static __s64 factor_after(__u32 steps)
+{
+	return steps % 2 ? 5 : 2;
+}
+
 static void longer(struct timeline *timeline)
 {
-	__s64 factor = timeline->steps++ % 2 ? 5 : 2;
+	__s64 factor = factor_after(timeline->steps++);
 	__u32 kept = 0, freed = 0, columns = timeline->columns;
 	__u32 free_rows[ROWS_MAX];
 
@@ -93,10 +98,19 @@ static void longer(struct timeline *timeline)
 	timeline->rows = kept;
 }
 
-void timeline_coarsen(struct timeline *timeline, __s64 length_ns)
+int timeline_coarsen(struct timeline *timeline, __s64 length_ns)
 {
-	while (timeline->length_ns < length_ns)
+	__s64 length = timeline->length_ns;
+	__u32 steps = timeline->steps;
+
+	/* Of windows longer than that, few are enough for all times: none becomes longer. */
+	while (length < length_ns && length <= VH_TIME_MAX / 5)
+		length *= factor_after(steps++);
+	if (length_ns < 1 || length % length_ns)
+		return -EINVAL;
+	while (timeline->steps < steps)
 		longer(timeline);
+	return 0;
 }
 
 struct vnet_traffic *timeline_find(struct timeline *timeline, __s64 time_ns)

@@ -34,12 +34,16 @@ struct vnet_traffic *timeline_find(struct timeline *timeline, __s64 time_ns);
 
 static inline struct vnet_traffic *timeline_at(struct timeline *timeline, __s64 time_ns)
 {
-	if (timeline->last && (__u64)(time_ns - timeline->last_start) < (__u64)timeline->length_ns)
+	/* The difference may be more than a signed number holds. */
+	if (timeline->last && (__u64)time_ns - timeline->last_start < (__u64)timeline->length_ns)
 		return timeline->last;
 	return timeline_find(timeline, time_ns);
 }
 
-/* Make windows longer until they are at least as long. */
-void timeline_coarsen(struct timeline *timeline, __s64 length_ns);
+/*
+ * Make windows longer until whole ones of this length make up each. Returns 0, or -EINVAL if
+ * that is no length that windows can have: none became longer.
+ */
+int timeline_coarsen(struct timeline *timeline, __s64 length_ns);
 
 #endif

@@ -3,11 +3,12 @@
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests import frames as make
@@ -134,7 +135,9 @@ TIMES = st.one_of(
 
 
 @settings(max_examples=examples(40))
-@given(st.lists(TIMES, max_size=300), st.sampled_from([1, 1000, 10**6, SECOND]))
+@given(st.lists(TIMES, max_size=300), st.sampled_from([1, 5, 1000, 10**6, SECOND]))
+@example([-(1 << 62)], 5)  # in a window that begins a nanosecond before the earliest time
+@example([-(1 << 62), 1 << 62], SECOND)
 def test_windows_become_longer_until_they_fit(times: list[int], window_ns: int) -> None:
     data = make.ethernet(0x0800, make.ipv4(make.udp()))
     rss = RssConfig.default(4).replace(indirection_table=(0, 1, 2, 3) * 8192)  # 16 windows
@@ -144,6 +147,35 @@ def test_windows_become_longer_until_they_fit(times: list[int], window_ns: int) 
     halves = [census(part, rss, window_ns=window_ns) for part in (frames[::2], frames[1::2])]
     reference_census.compare(merge(halves), found)
     reference_census.compare(merge(reversed(halves)), found)
+
+
+def test_times_that_are_absurd_in_memory_are_none() -> None:
+    data = make.ethernet(0x0800, make.ipv4(make.udp()))
+    memory, rows = laid_out([frame(data, 0)] * 4)
+    rows["time_ns"] = [NO_TIME, (1 << 63) - 1, (1 << 62) + 1, 1 << 62]
+    counting = Census(RssConfig.default(4))
+    counting.add_frames(memory, rows)
+    windows = counting.result().windows
+    assert windows is not None
+    assert (windows.untimed_packets.sum(), windows.packets.sum()) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("length_ns", "start_ns"),
+    [(3, 0), (1 << 62, 0), ((1 << 62) - 1, 0), (0, 0), (-5, 0), (1000, (1 << 62) + 1)],
+)
+def test_windows_that_cannot_be_are_refused_and_nothing_is_changed(
+    length_ns: int, start_ns: int
+) -> None:
+    data = make.ethernet(0x0800, make.ipv4(make.udp()))
+    part = census([frame(data)] * 9, RssConfig.default(4), window_ns=1000)
+    assert part.windows is not None
+    starts = np.array([start_ns], np.int64)
+    windows = replace(part.windows, length_ns=length_ns, starts_ns=starts)
+    counting = Census(part.rss, window_ns=1000)
+    with pytest.raises(ConfigError, match="windows: cannot be"):
+        counting.absorb(replace(part, windows=windows))
+    same(counting.result(), Census(part.rss, window_ns=1000).result())
 
 
 def same(one: Analysis, other: Analysis) -> None:
