@@ -127,7 +127,8 @@ inline_always int read_block(const struct vh_capture *capture, const __u8 *body,
 		ticks = (__u64)word(body + 4, is_swapped) << 32 | word(body + 8, is_swapped);
 		captured = word(body + 12, is_swapped);
 		original = word(body + 16, is_swapped);
-		if (((captured + 3ull) & ~3ull) > room - ENHANCED_HEAD)
+		/* Which is a multiple of 4, as the length of the block is: the padding is in it. */
+		if (captured > room - ENHANCED_HEAD)
 			return 0;
 		frame->offset = ENHANCED_HEAD;
 		frame->time_ns = nanoseconds(interface, ticks);

@@ -27,6 +27,7 @@ from tests.unit.test_census import drawn, same
 from vnethash.analysis import FLOW_DTYPE, Analysis, Census, Reason, analyze
 from vnethash.analysis.arrow import sources_table
 from vnethash.analysis.files import find_files
+from vnethash.analysis.flows import heaviest_first
 from vnethash.analysis.statistics import evenness, over_time
 from vnethash.analysis.summary import heaviest, summary
 from vnethash.capture import Frame, open_capture, pcapng_blocks, write_pcap
@@ -406,6 +407,15 @@ def test_the_heaviest_flows() -> None:
         assert len(heaviest(analysis.flows, count)) == min(count, len(packets))
     octets = analysis.flows["bytes"]
     assert (octets[:-1] >= octets[1:]).all()
+
+
+def test_flows_that_differ_in_their_kind_alone_have_one_order() -> None:
+    flows = np.zeros(60, FLOW_DTYPE)
+    flows["addresses"][:, :2] = np.arange(60)[:, None] // 3
+    flows["kind"] = 1 + np.arange(60) % 3
+    dice = np.random.default_rng(5)
+    once, again = (heaviest_first(dice.permutation(flows)) for _ in range(2))
+    assert once.tobytes() == again.tobytes()
 
 
 def analyzed_flows() -> np.ndarray[tuple[int], np.dtype[np.void]]:

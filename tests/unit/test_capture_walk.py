@@ -168,7 +168,8 @@ def test_records_larger_than_the_memory_are_read_too() -> None:
     assert [frame[0] for frame in found[0]] == [b"one", b"two", b"three"]
 
 
-def test_each_interface_is_taken_over_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_each_interface_is_taken_over_once(order: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Captures that were merged have them by the thousand, each before its first packet."""
     taken: list[Interface] = []
 
@@ -177,11 +178,16 @@ def test_each_interface_is_taken_over_once(monkeypatch: pytest.MonkeyPatch) -> N
         return _native_interface(interface)
 
     monkeypatch.setattr("vnethash.capture.walk._native_interface", take)
-    pairs = (make.interface(number) + make.enhanced(b"x", number=number) for number in range(500))
-    data = make.section() + b"".join(pairs)
+    data = make.section(order=order)
+    for number in range(500):
+        data += make.interface(number, order=order)
+        data += make.enhanced(b"x", number=number, order=order)
+    for number in range(500):  # 1 is 256 in the other byte order, which is there as well
+        obsolete = struct.pack(order + "HHIIII", number, 0, 0, 0, 4, 4) + b"abcd"
+        data += make.block(2, obsolete, order=order)
     found = by_walker(io.BytesIO(data * 2))
     assert found == by_reader(data * 2)
-    assert [frame[-1] for frame in found[0]] == [*range(500)] * 2
+    assert [frame[-1] for frame in found[0]] == [*range(500)] * 4
     assert len(taken) == 1000
 
 

@@ -271,8 +271,8 @@ class _Pcapng:
         high, low, captured, original = struct.unpack_from(self.order + "IIII", raw, 4)
         interface = self._interface_of(number, start)
         source.check_length(captured, original, interface.snaplen, start)
-        padded = captured + -captured % 4
-        if padded > body - 20:
+        # Which is a multiple of 4, as the length of the block is: the padding is in it.
+        if captured > body - 20:
             raise source.damage(f"captured length {captured} overruns its block", start)
         data = source.take(captured, "packet block", start)
         source.skip(body - 20 - captured, "packet block", start)
