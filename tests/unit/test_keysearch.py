@@ -46,6 +46,14 @@ def test_within_five_per_cent_of_what_any_key_could(exponent: float, symmetric: 
         assert queue_loads(found.table, loads, 8).max() == pytest.approx(found.busiest)
 
 
+def test_the_present_key_stays_unless_another_is_better() -> None:
+    """Two flows that no key parts: all keys are as good, and none is good enough."""
+    twice = np.random.default_rng(1).integers(0, 256, (1, 12), np.uint8).repeat(2, axis=0)
+    traffic = Traffic(((twice, np.ones(2)),), np.zeros(2))
+    found = search_key(traffic, 128, MICROSOFT_KEY, candidates=70)
+    assert (found.key, found.tried, found.busiest) == (MICROSOFT_KEY, 70, 2)
+
+
 def test_another_key_helps_where_no_table_does() -> None:
     """Two flows that the present key has in one bucket carry nearly everything."""
     hasher = Hasher(RssConfig.default(2))

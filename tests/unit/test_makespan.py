@@ -114,6 +114,8 @@ def test_runs_leave_no_queue_out() -> None:
     counts = np.bincount(assign_runs(one, 8))
     assert counts.tolist().count(1) == 1
     assert sorted(counts)[1:] == pytest.approx([18] * 7, abs=2)
+    late = [1, 1, 1, 3, 0, 1, 3, 1, 1, 1, 29, 1, 1, 1, 3, 2]  # what comes behind needs no room
+    assert min(np.bincount(assign_runs(late, 8, [5, 0, 5, 0, 0, 0, 0, 5]), minlength=8)) == 1
 
 
 @settings(max_examples=examples(100), deadline=None)

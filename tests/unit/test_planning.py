@@ -168,6 +168,22 @@ def test_nothing_is_changed_where_nothing_is_gained() -> None:
     assert (nothing.after, nothing.above_bound) == (rss, 0)
 
 
+def test_the_present_table_stays_if_none_is_better() -> None:
+    """Four flows of which no two queues can have the same: 12 and 10 is the best there is."""
+    rss = RssConfig.default(2)
+    some = flows(4, rss)
+    some["packets"] = [7, 5, 5, 5]
+    buckets = some["hash_value"] & np.uint32(127)
+    assert len(set(buckets.tolist())) == 4
+    table = np.zeros(128, int)
+    table[buckets[:2]] = 1  # a plan from nothing would have the heaviest flow on queue 0
+    present = rss.replace(indirection_table=table.tolist())
+    plan = plan_for(some, present)
+    assert (plan.loads_before, plan.bound.load) == ((10, 12), 11)
+    assert not plan.changed
+    check(plan, some)
+
+
 def test_what_moves() -> None:
     rss = RssConfig.default(4)
     some = flows(1000, rss)

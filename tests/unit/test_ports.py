@@ -146,6 +146,13 @@ def test_none_in_the_range() -> None:
     refused = no_port(config, 9, within=range(low + 1, low + 8))
     assert f"of 512 that do none is from {low + 1} to {low + 7}" in refused.message
     assert refused.hint == f"give another range; the nearest is {low}"
+    high = every[every.index(low) + 1]
+    middle = range((low + high) // 2, (low + high) // 2 + 1 + (low + high) % 2)
+    for start in (middle.start - 1, middle.start, middle.start + 1):  # of two as near the lower
+        span = range(start, start + len(middle))
+        nearest = low if start - low <= high - (span.stop - 1) else high
+        hint = no_port(config, 9, within=span).hint
+        assert hint == f"give another range; the nearest is {nearest}"
 
 
 @pytest.mark.parametrize(

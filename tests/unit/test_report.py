@@ -139,7 +139,7 @@ def test_shares_and_times() -> None:
     ]
 
 
-@pytest.mark.parametrize("steps", [1, 7, 30, 100])
+@pytest.mark.parametrize("steps", [1, 4, 7, 30, 100])
 def test_series_has_all_of_the_load(analysis: Analysis, steps: int) -> None:
     series = series_of(analysis, BY, steps)
     assert series is not None
@@ -189,6 +189,11 @@ def test_verdicts() -> None:
     flows["packets"], flows["bytes"] = 1, 60
     balanced = analysis_of(RSS.replace(indirection_table=even.tolist()), flows)
     assert sentences.verdict(balanced, BY).startswith("The queues are evenly loaded: the busiest")
+    table = even.copy()
+    table[:8] = 0
+    uneven = analysis_of(RSS.replace(indirection_table=table.tolist()), flows)
+    assert 1.1 < uneven.by_queue.bytes.max() / uneven.by_queue.bytes.mean() < 1.3
+    assert sentences.verdict(uneven, BY).startswith("Queue 0 gets 1.")
     single = analysis_of(RssConfig.default(1), flows)
     assert sentences.verdict(single, BY) == "There is one queue, which gets everything."
     nothing = replace(
@@ -336,6 +341,13 @@ def test_names_of_files_are_text(analysis: Analysis) -> None:
     row = reader.tables["Files"][1]
     assert row == [HOSTILE, "1", "2 B", f"{HOSTILE}: cut <b>short</b> (byte 10)"]
     assert "1 file could not be read to the end." in page
+
+
+def test_files_that_broke_come_first(analysis: Analysis) -> None:
+    files = [Source(f"{n}.pcap", 1, 2, "cut short" if n == 70 else None) for n in range(80)]
+    table = tables.source_table(replace(analysis, sources=tuple(files)))
+    assert [row[0].text for row in table.rows[:3]] == ["70.pcap", "0.pcap", "1.pcap"]
+    assert table.left_out == "16 more files, read to the end."
 
 
 def test_a_page_asks_for_nothing(page: str) -> None:

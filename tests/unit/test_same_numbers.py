@@ -20,8 +20,8 @@ from vnethash.cli.main import run
 from vnethash.rss.config import RssConfig
 from vnethash.virtio.hash_types import HashType
 
-TYPES = "ipv4,tcpv4,ipv6,udpv6"
-RSS = RssConfig.default(8).replace(hash_types=HashType(0b0010_1011))
+TYPES = "tcpv4,ipv6,udpv6"
+RSS = RssConfig.default(8).replace(hash_types=HashType.TCPv4 | HashType.IPv6 | HashType.UDPv6)
 OPTIONS = ["--queues", "8", "--types", TYPES, "--by", "bytes"]
 
 

@@ -33,7 +33,7 @@ def flows_table(analysis: Analysis) -> Any:
     """
     pa = _pyarrow()
     flows = analysis.flows
-    has_ports = (flows["kind"] > 0) & ((flows["kind"] - 1) % 3 > 0)
+    has_ports = (flows["kind"] - 1) % 3 > 0  # IPv4, TCPv4, UDPv4, IPv6, ...
     ports = np.ascontiguousarray(flows["ports"]).view(">u2").astype(np.uint16).reshape(-1, 2)
     transport = np.where(has_ports, (flows["kind"] - 2) % 3, 0).astype(np.int8)
     hashed = flows["report"] > 0

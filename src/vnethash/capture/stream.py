@@ -48,6 +48,7 @@ def _zstd() -> _Decompressor:
 _FORMATS: Final[dict[bytes, tuple[str, Callable[[], _Decompressor]]]] = {
     b"\x1f\x8b": ("gzip", lambda: zlib.decompressobj(wbits=31)),
     b"\x28\xb5\x2f\xfd": ("zstd", _zstd),
+    b"\x50\x2a\x4d\x18": ("zstd", _zstd),  # a frame to be skipped, as pzstd begins with
     b"\xfd7zXZ\x00": ("xz", lambda: lzma.LZMADecompressor(memlimit=_MEMORY)),
     b"BZh": ("bzip2", bz2.BZ2Decompressor),
 }

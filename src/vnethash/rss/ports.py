@@ -35,9 +35,7 @@ class AffineSpace:
     """
 
     def __init__(self, offset: int, basis: Sequence[int]) -> None:
-        for vector in basis:
-            offset = min(offset, offset ^ vector)
-        self._offset = offset
+        self._offset = _reduced(offset, basis)
         self._basis = sorted(basis)
 
     def __len__(self) -> int:
@@ -68,7 +66,8 @@ class LinearMap:
             if rest:
                 self._pivots = sorted([*self._pivots, (rest, made)], reverse=True)
             else:
-                self._kernel = _extended(self._kernel, made)
+                # Inputs come by their highest bit: no other has the leading one of this.
+                self._kernel.append(_reduced(made, self._kernel))
 
     @property
     def rank(self) -> int:
@@ -88,11 +87,11 @@ class LinearMap:
         return output, made
 
 
-def _extended(basis: Sequence[int], vector: int) -> list[int]:
-    """A reduced basis of what ``basis``, which is one, and ``vector``, not of it, span."""
+def _reduced(vector: int, basis: Sequence[int]) -> int:
+    """``vector`` less what of ``basis`` is in it: without the leading bit of any of them."""
     for other in basis:
         vector = min(vector, vector ^ other)
-    return [*(min(other, other ^ vector) for other in basis), vector]
+    return vector
 
 
 class Landing(NamedTuple):

@@ -205,7 +205,7 @@ def source_table(analysis: Analysis) -> Table:
         for source in shown
     )
     rest = len(ordered) - len(shown)
-    left_out = f"{count(rest, 'file')} more, read to the end." if rest else ""
+    left_out = f"{count(rest, 'more file')}, read to the end." if rest else ""
     return Table("Files", ("file", "packets", "read", "damage"), rows, left_out)
 
 
