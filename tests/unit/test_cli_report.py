@@ -102,6 +102,17 @@ def test_nothing_of_the_addresses_in_what_is_anonymous(
     assert Path("again.html").read_text() != first
 
 
+def test_no_line_tells_a_secret_key(capture: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    key = RssConfig.random(1).key
+    options = [capture, "--queues", "1", "--key", key.hex(), "--plan"]  # ethtool can set that plan
+    report(capsys, *options)
+    assert f"hkey {key.hex(':')}" in Path("report.html").read_text()
+    report(capsys, *options, "--anonymize")
+    page = Path("report.html").read_text()
+    assert key.hex() not in page.replace(":", "")
+    assert "hkey" not in page
+
+
 def test_nothing_of_them_in_what_analyze_prints(
     capture: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
