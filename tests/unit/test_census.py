@@ -138,6 +138,8 @@ TIMES = st.one_of(
 @given(st.lists(TIMES, max_size=300), st.sampled_from([1, 5, 1000, 10**6, SECOND]))
 @example([-(1 << 62)], 5)  # in a window that begins a nanosecond before the earliest time
 @example([-(1 << 62), 1 << 62], SECOND)
+@example([number * SECOND for number in range(16)], SECOND)
+@example([number * SECOND for number in range(17)], SECOND)
 def test_windows_become_longer_until_they_fit(times: list[int], window_ns: int) -> None:
     data = make.ethernet(0x0800, make.ipv4(make.udp()))
     rss = RssConfig.default(4).replace(indirection_table=(0, 1, 2, 3) * 8192)  # 16 windows
@@ -147,6 +149,14 @@ def test_windows_become_longer_until_they_fit(times: list[int], window_ns: int) 
     halves = [census(part, rss, window_ns=window_ns) for part in (frames[::2], frames[1::2])]
     reference_census.compare(merge(halves), found)
     reference_census.compare(merge(reversed(halves)), found)
+
+
+def test_a_frame_is_not_shorter_than_what_was_captured() -> None:
+    data = make.ethernet(0x0800, make.ipv4(make.udp()))
+    frames = [Frame(0, data, original, 0, 1) for original in (0, len(data), 1500)]
+    analysis = census(frames, RssConfig.default(4))
+    assert (analysis.bytes, analysis.captured_short) == (2 * len(data) + 1500, 1)
+    assert analysis.flows["bytes"].tolist() == [analysis.bytes]
 
 
 def test_times_that_are_absurd_in_memory_are_none() -> None:
