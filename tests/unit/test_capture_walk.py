@@ -191,6 +191,15 @@ def test_each_interface_is_taken_over_once(order: str, monkeypatch: pytest.Monke
     assert len(taken) == 1000
 
 
+def test_times_of_every_resolution() -> None:
+    data = make.section()
+    for resolution in range(256):
+        options = make.option(9, bytes([resolution]))
+        data += make.interface(1, options=options)
+        data += make.enhanced(b"x", number=resolution, ticks=0xFEDCBA9876543210)
+    assert by_walker(io.BytesIO(data)) == by_reader(data)
+
+
 def test_many_frames_are_found_in_many_blocks(tmp_path: Path) -> None:
     frames = [bytes([n % 256]) * (n % 90) for n in range(50_000)]
     write_pcap(tmp_path / "many.pcap", frames)

@@ -104,7 +104,14 @@ def test_nothing_of_the_addresses_in_what_is_anonymous(
 
 def test_no_line_tells_a_secret_key(capture: Path, capsys: pytest.CaptureFixture[str]) -> None:
     key = RssConfig.random(1).key
-    options = [capture, "--queues", "1", "--key", key.hex(), "--plan"]  # ethtool can set that plan
+    options = [
+        str(capture),
+        "--queues",
+        "1",
+        "--key",
+        key.hex(),
+        "--plan",
+    ]  # ethtool can set that plan
     report(capsys, *options)
     assert f"hkey {key.hex(':')}" in Path("report.html").read_text()
     report(capsys, *options, "--anonymize")

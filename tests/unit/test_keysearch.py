@@ -13,8 +13,8 @@ from vnethash.errors import ConfigError
 from vnethash.rss import MICROSOFT_KEY, SYMMETRIC_KEY, RssConfig, reference
 from vnethash.rss.balance import queue_loads
 from vnethash.rss.keys import is_symmetric
-from vnethash.rss.keysearch import Traffic, search_key
-from vnethash.rss.makespan import TABLE_OF_RUNS
+from vnethash.rss.keysearch import Traffic, _rounds, search_key
+from vnethash.rss.makespan import TABLE_OF_RUNS, judge
 from vnethash.rss.native import Hasher
 
 
@@ -52,6 +52,17 @@ def test_the_present_key_stays_unless_another_is_better() -> None:
     traffic = Traffic(((twice, np.ones(2)),), np.zeros(2))
     found = search_key(traffic, 128, MICROSOFT_KEY, candidates=70)
     assert (found.key, found.tried, found.busiest) == (MICROSOFT_KEY, 70, 2)
+
+
+def test_of_a_round_the_best_keys_are_tried() -> None:
+    """So few flows that all of them judge: none of the round is better."""
+    dice = np.random.default_rng(2)
+    traffic = Traffic(((dice.integers(0, 256, (40, 12), np.uint8), np.arange(40.0)),), np.zeros(32))
+    (present,), round_of_keys = _rounds(MICROSOFT_KEY, 0, 33, symmetric=False)
+    found = search_key(traffic, 32, present, candidates=33, tolerance=0)
+    loads = [judge(traffic.buckets(key, 32), 32) for key in (present, *round_of_keys)]
+    assert found.busiest == min(loads)
+    assert min(loads) < min(loads[:3])
 
 
 def test_another_key_helps_where_no_table_does() -> None:
