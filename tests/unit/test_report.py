@@ -343,6 +343,15 @@ def test_names_of_files_are_text(analysis: Analysis) -> None:
     assert "1 file could not be read to the end." in page
 
 
+@pytest.mark.parametrize(("short", "told"), [(1, "1 packet was"), (2000, "2,000 packets were")])
+def test_packets_captured_short_are_told(analysis: Analysis, short: int, told: str) -> None:
+    assert f"{told} captured in part only" in html(replace(analysis, captured_short=short))
+
+
+def test_the_period_ends_with_the_last_window(page: str) -> None:
+    assert f"{moment(START)} to {moment(START + 30 * SECOND)} UTC" in page
+
+
 def test_files_that_broke_come_first(analysis: Analysis) -> None:
     files = [Source(f"{n}.pcap", 1, 2, "cut short" if n == 70 else None) for n in range(80)]
     table = tables.source_table(replace(analysis, sources=tuple(files)))
