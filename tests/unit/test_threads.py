@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 """Threads share files, and blocks of large captures; the answer is that of one thread."""
 
+import json
 import random
+import signal
 import struct
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -130,6 +135,29 @@ def test_an_interrupt_ends_all_threads(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         analyze([pcap(tmp_path / "a.pcap")], RSS, jobs=3, progress=interrupt)
     assert threading.active_count() == before
+
+
+def test_an_interrupt_while_standard_input_is_silent(tmp_path: Path) -> None:
+    files = [str(pcap(tmp_path / f"{n}.pcap", 100)) for n in range(3)]
+    command = [sys.executable, "-m", "vnethash.cli.main", "analyze", "-", *files, "--jobs", "2"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        time.sleep(2)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+
+
+def test_standard_input_among_others(tmp_path: Path) -> None:
+    files = [pcap(tmp_path / f"{n}.pcap", 100 + n) for n in range(3)]
+    names = [str(path) for path in files[1:]]
+    command = [sys.executable, "-m", "vnethash.cli.main", "analyze", "-", *names, "--json"]
+    with files[0].open("rb") as file:
+        done = subprocess.run(command, stdin=file, capture_output=True, check=True)
+    told = json.loads(done.stdout)
+    assert [source["packets"] for source in told["files"]] == [100, 101, 102]
+    assert told["packets"] == analyze(files, RSS).packets
 
 
 def test_a_defect_in_one_thread_ends_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

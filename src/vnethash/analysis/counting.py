@@ -50,7 +50,7 @@ def count_file(
     except FlowTableError as caught:
         error = caught.reason
     except DependencyMissing as caught:
-        error = str(caught)
+        error = f"{caught} ({caught.hint})" if caught.hint else str(caught)
     return Source(path, packets, read, error, offset)
 
 

@@ -95,31 +95,36 @@ class Threads:
         self._is_stopped = False
         self._cause: BaseException | None = None
         self._todo: deque[_Task] = deque()
+        self._standard_input: deque[_Task] = deque()
         self._at_work = 0
         self._blocks: dict[int, _Blocks] = {}
         self._sources: dict[int, Source] = {}
         for number, file in enumerate(files):
             self._add(number, file, jobs)
-        self._jobs = max(1, min(jobs, len(self._todo)))
+        self._jobs = min(jobs, len(self._todo))
 
     def _add(self, number: int, file: File, jobs: int) -> None:
         block_bytes = max(_BLOCK_LEAST, (file.size or 0) // (jobs * _BLOCKS_A_THREAD))
         blocks = split(file, block_bytes) if jobs > 1 else ()
         if not blocks:
-            self._todo.append(_Task(number, file))
+            # Standard input may be silent, and only the main thread can be interrupted there.
+            todo = self._standard_input if file.path == "-" else self._todo
+            todo.append(_Task(number, file))
             return
         self._blocks[number] = _Blocks(number, file, blocks)
         self._todo += self._blocks[number].awaited.values()
 
     def run(self) -> tuple[list[Analysis], list[Source]]:
         """Analyses that add up to the whole, at least one, and what is told of each file."""
-        if self._jobs == 1:
+        if self._jobs <= 1:
+            self._todo += self._standard_input
             parts = [self._work()]
         else:
             with ThreadPoolExecutor(self._jobs, "vnethash") as pool:
                 workers = [pool.submit(self._work) for _ in range(self._jobs)]
                 try:
-                    parts = [worker.result() for worker in workers]
+                    parts = [self._count_standard_input()] if self._standard_input else []
+                    parts += [worker.result() for worker in workers]
                 except _Stopped:
                     raise self._cause or _Stopped from None
                 finally:
@@ -137,6 +142,12 @@ class Threads:
             with self._changed:
                 self._at_work -= 1
                 self._changed.notify_all()
+        return census.result()
+
+    def _count_standard_input(self) -> Analysis:
+        census = Census(self._rss, window_ns=self._window_ns)
+        for task in self._standard_input:
+            self._do(task, census)
         return census.result()
 
     def _take(self) -> _Task | None:
