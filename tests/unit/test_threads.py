@@ -2,6 +2,7 @@
 """Threads share files, and blocks of large captures; the answer is that of one thread."""
 
 import json
+import os
 import random
 import signal
 import struct
@@ -137,9 +138,13 @@ def test_an_interrupt_ends_all_threads(tmp_path: Path) -> None:
     assert threading.active_count() == before
 
 
-def test_an_interrupt_while_standard_input_is_silent(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["-", "pipe"])
+def test_an_interrupt_while_a_pipe_is_silent(name: str, tmp_path: Path) -> None:
     files = [str(pcap(tmp_path / f"{n}.pcap", 100)) for n in range(3)]
-    command = [sys.executable, "-m", "vnethash.cli.main", "analyze", "-", *files, "--jobs", "2"]
+    if name != "-":
+        name = str(tmp_path / name)
+        os.mkfifo(name)
+    command = [sys.executable, "-m", "vnethash.cli.main", "analyze", name, *files, "--jobs", "2"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         time.sleep(2)
         assert process.poll() is None

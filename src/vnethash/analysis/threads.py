@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from vnethash.analysis.blocks import Block, Joint, Seam, count_block, split
@@ -95,7 +96,7 @@ class Threads:
         self._is_stopped = False
         self._cause: BaseException | None = None
         self._todo: deque[_Task] = deque()
-        self._standard_input: deque[_Task] = deque()
+        self._pipes: deque[_Task] = deque()
         self._at_work = 0
         self._blocks: dict[int, _Blocks] = {}
         self._sources: dict[int, Source] = {}
@@ -107,9 +108,9 @@ class Threads:
         block_bytes = max(_BLOCK_LEAST, (file.size or 0) // (jobs * _BLOCKS_A_THREAD))
         blocks = split(file, block_bytes) if jobs > 1 else ()
         if not blocks:
-            # Standard input may be silent, and only the main thread can be interrupted there.
-            todo = self._standard_input if file.path == "-" else self._todo
-            todo.append(_Task(number, file))
+            # A pipe may be silent, and only the main thread can be interrupted there.
+            is_pipe = file.path == "-" or Path(file.path).is_fifo()
+            (self._pipes if is_pipe else self._todo).append(_Task(number, file))
             return
         self._blocks[number] = _Blocks(number, file, blocks)
         self._todo += self._blocks[number].awaited.values()
@@ -117,13 +118,13 @@ class Threads:
     def run(self) -> tuple[list[Analysis], list[Source]]:
         """Analyses that add up to the whole, at least one, and what is told of each file."""
         if self._jobs <= 1:
-            self._todo += self._standard_input
+            self._todo += self._pipes
             parts = [self._work()]
         else:
             with ThreadPoolExecutor(self._jobs, "vnethash") as pool:
                 workers = [pool.submit(self._work) for _ in range(self._jobs)]
                 try:
-                    parts = [self._count_standard_input()] if self._standard_input else []
+                    parts = [self._count_pipes()] if self._pipes else []
                     parts += [worker.result() for worker in workers]
                 except _Stopped:
                     raise self._cause or _Stopped from None
@@ -144,9 +145,9 @@ class Threads:
                 self._changed.notify_all()
         return census.result()
 
-    def _count_standard_input(self) -> Analysis:
+    def _count_pipes(self) -> Analysis:
         census = Census(self._rss, window_ns=self._window_ns)
-        for task in self._standard_input:
+        for task in self._pipes:
             self._do(task, census)
         return census.result()
 
