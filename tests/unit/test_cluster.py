@@ -343,7 +343,7 @@ class TestErrors:
             analyze_cluster(folder_of_captures(tmp_path / "small", 1), RSS)
         assert caught.value.hint == "pip install 'vnethash[dask]'"
 
-    def test_values(self, tmp_path: Path) -> None:
+    def test_options_that_cannot_be(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="block_bytes"):
             analyze_cluster([tmp_path], RSS, block_bytes=1000)
         with pytest.raises(ConfigError, match="window"):
