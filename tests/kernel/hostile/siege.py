@@ -30,8 +30,9 @@ from vnethash.testing.front_end import FrontEnd
 from vnethash.virtio.hash_types import ReportType
 
 TAP = "tap0"
-PATIENCE = 1.0
-"""Seconds in which the next front end has to be answered."""
+PATIENCE = 5.0
+"""Seconds in which a front end has to be answered, on a machine that may stall for some:
+attacks go on meanwhile, so one that is starved would wait for good."""
 
 SETTLES = 5.0
 """Seconds for everything else, on a machine that is busy."""
