@@ -3,6 +3,7 @@
 
 import os
 import re
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -79,3 +80,11 @@ def _size(path: str) -> int | None:
         return os.stat(path).st_size or None
     except (OSError, ValueError):
         return None
+
+
+def is_pipe(path: str) -> bool:
+    """Whether it is standard input or a named pipe, which may be silent for long."""
+    try:
+        return path == "-" or stat.S_ISFIFO(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False

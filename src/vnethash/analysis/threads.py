@@ -6,13 +6,12 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from vnethash.analysis.blocks import Block, Joint, Seam, count_block, split
 from vnethash.analysis.census import Census
 from vnethash.analysis.counting import Progress, count_file
-from vnethash.analysis.files import File
+from vnethash.analysis.files import File, is_pipe
 from vnethash.analysis.result import Analysis, Source
 from vnethash.analysis.tables import Given
 from vnethash.rss.config import RssConfig
@@ -109,8 +108,8 @@ class Threads:
         blocks = split(file, block_bytes) if jobs > 1 else ()
         if not blocks:
             # A pipe may be silent, and only the main thread can be interrupted there.
-            is_pipe = file.path == "-" or Path(file.path).is_fifo()
-            (self._pipes if is_pipe else self._todo).append(_Task(number, file))
+            todo = self._pipes if is_pipe(file.path) else self._todo
+            todo.append(_Task(number, file))
             return
         self._blocks[number] = _Blocks(number, file, blocks)
         self._todo += self._blocks[number].awaited.values()
