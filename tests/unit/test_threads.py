@@ -22,6 +22,14 @@ from vnethash.rss.config import RssConfig
 
 RSS = RssConfig.default(8)
 
+# What runs in the background of a shell is not interrupted, nor what it starts.
+INTERRUPTIBLE = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from vnethash.cli.main import run
+sys.exit(run())
+"""
+
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,14 +152,17 @@ def test_an_interrupt_while_a_pipe_is_silent(name: str, tmp_path: Path) -> None:
     if name != "-":
         name = str(tmp_path / name)
         os.mkfifo(name)
-    command = [sys.executable, "-m", "vnethash.cli.main", "analyze", name, *files, "--jobs", "2"]
+    command = [sys.executable, "-c", INTERRUPTIBLE, "analyze", name, *files, "--jobs", "2"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        time.sleep(2)
-        assert process.poll() is None
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
-        assert process.stderr is not None
-        assert process.stderr.read() == b""
+        try:
+            time.sleep(2)
+            assert process.poll() is None
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 130
+            assert process.stderr is not None
+            assert process.stderr.read() == b""
+        finally:
+            process.kill()
 
 
 def test_standard_input_among_others(tmp_path: Path) -> None:
