@@ -179,3 +179,32 @@ def test_compiled_configuration() -> None:
     assert compiled.rss.table_mask == 7
     assert bytes(compiled.rss.key) == config.key
     assert (compiled.rss.queues, compiled.rss.unclassified) == (2, 1)
+
+
+@pytest.mark.parametrize("types", [HashType.ALL, HashType.IPv4 | HashType.TCPv6, HashType.NONE])
+def test_what_is_reported_of_a_kind(types: HashType) -> None:
+    """Of a packet of each kind, as when it is classified."""
+    hasher = Hasher(RssConfig.default(4).replace(hash_types=types))
+    for hash_type in HashType.ALL:
+        alone = Hasher(RssConfig.default(4).replace(hash_types=hash_type))
+        assert alone.report_of(hash_type.report) is hash_type.report
+        if hash_type in types:
+            assert hasher.report_of(hash_type.report) is hash_type.report
+    assert hasher.report_of(ReportType.NONE) is ReportType.NONE
+    addresses_alone = ReportType.IPv4 if HashType.IPv4 in types else ReportType.NONE
+    expected = ReportType.UDPv4 if types == HashType.ALL else addresses_alone
+    assert hasher.report_of(ReportType.UDPv4) is (
+        ReportType.UDPv4 if types == HashType.ALL else udp
+    )
+
+
+def test_calls_of_the_core_get_the_configuration_and_its_key() -> None:
+    ffi = core().ffi
+    hasher = Hasher(RssConfig.default(4).replace(indirection_table=(3, 2)))
+    config, bulk = hasher.native
+    assert (ffi.typeof(config).item.cname, ffi.typeof(bulk).item.cname) == (
+        "struct vh_config",
+        "struct vnet_bulk",
+    )
+    assert list(config.table[0:2]) == [3, 2]
+    assert bulk.config == ffi.addressof(config, "rss")
