@@ -20,7 +20,7 @@ help:
 	@echo "make reproducible  the BPF object does not depend on where it is built"
 	@echo "make sanitize      tests of the native core under AddressSanitizer and UBSan"
 	@echo "make differential  a million frames through all implementations; ARGS='--frames N --seed WORD'"
-	@echo "make fuzz          ten million of them, and five minutes of coverage-guided fuzzing"
+	@echo "make fuzz          ten million of them, and five minutes of coverage-guided fuzzing of each target"
 	@echo "make coverage      lines and branches of the dissector, virtio/ and rss/ that tests reach"
 	@echo "make clean         remove all that was made"
 

@@ -70,9 +70,9 @@ class _Blocks:
                     joined.append(passed)
         return joined, anew
 
-    def source(self) -> Source | None:
-        """What is told of the file, once all is done."""
-        return self._joint.source() if self._joint.is_done else None
+    def source(self) -> Source:
+        """What is told of the file so far; when nothing is awaited, of all of it."""
+        return self._joint.source()
 
 
 class Threads:
@@ -185,8 +185,7 @@ class Threads:
             blocks = self._blocks[task.number]
             joined, anew = blocks.put(task, seam, part)
             self._todo.extendleft(reversed(anew))
-            if source := blocks.source():
-                self._sources[task.number] = source
+            self._sources[task.number] = blocks.source()
         return joined
 
     def _tell(self, read: int, packets: int) -> None:
