@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 """Make a capture to try `vnethash analyze`, `plan` and `report` with: few flows, most packets.
 
-    python skewed_traffic.py office.pcap [PACKETS]
+    python skewed_traffic.py office.pcap [PACKETS [DAY]]
 
 Half a minute of clients that fetch from servers over TCP and QUIC, IPv4 and IPv6;
-how much of each flow there is follows Zipf's law. The same file every time.
+how much of each flow there is follows Zipf's law. A third of the flows are others each
+day. The same file every time.
 """
 
 import random
@@ -45,9 +46,9 @@ def packet(flow: int, size: int) -> bytes:
     return frame + bytes(max(0, 60 - len(frame)))
 
 
-def traffic(packets: int) -> Iterator[Frame]:
+def traffic(packets: int, day: int) -> Iterator[Frame]:
     """Frames as captured with a snapshot length of 96 bytes."""
-    dice = random.Random(2026)
+    dice = random.Random(2026 + day)
     weights = [1 / (rank + 3) ** 1.1 for rank in range(FLOWS)]
     flows = dice.choices(range(FLOWS), weights, k=packets)
     times = sorted(dice.randrange(SECONDS * 10**9) for _ in range(packets))
@@ -57,12 +58,13 @@ def traffic(packets: int) -> Iterator[Frame]:
             yield Frame(index, arp, len(arp), START_NS + time, 1)
             continue
         size = dice.choice((74, 74, 1514, 1514, 1514, 600))
-        yield Frame(index, packet(flow, size)[:96], size, START_NS + time, 1)
+        name = flow + day * FLOWS if flow % 3 == 2 else flow
+        yield Frame(index, packet(name, size)[:96], size, START_NS + time, 1)
 
 
 def main() -> None:
-    path = sys.argv[1]
-    written = write_pcap(path, traffic(int(sys.argv[2]) if len(sys.argv) > 2 else 40_000))
+    path, packets, day = (*sys.argv[1:], *("40000", "0")[len(sys.argv) - 2 :])
+    written = write_pcap(path, traffic(int(packets), int(day)))
     print(f"{path}: {written} packets")
 
 

@@ -296,7 +296,7 @@ def test_names_that_are_not_utf8(tmp_path: Path, capsys: pytest.CaptureFixture[s
     [
         (["analyze", "-", "-"], 2, "file: - is standard input, which can be read only once"),
         (["analyze", "-"], 1, "-: is closed"),
-        (["plan", "-", "--present", "-"], 2, "present: - is standard input, which is the traffic"),
+        (["plan", "-", "--present", "-"], 2, "present: - is standard input, which is read already"),
     ],
 )
 def test_standard_input_twice_or_closed(

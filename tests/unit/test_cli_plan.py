@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from vnethash.bench import frames
+from vnethash.capture import Frame, write_pcap
 from vnethash.cli import main
 from vnethash.cli.find_port import parse_range
 from vnethash.errors import ConfigError
@@ -183,10 +184,45 @@ def test_a_damaged_file_is_told_and_the_rest_is_planned(
     assert str(cut) in json.loads(err)["error"]
 
 
+def test_judged_by_other_traffic(
+    capture: str, sent: list[bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others = [sent[:3000], sent[5000:5001] * 2000]
+    files = [str(tmp_path / name) for name in ("monday.pcap", "tuesday.pcap")]
+    for file, some in zip(files, others, strict=True):
+        write_pcap(file, [Frame(n, frame, len(frame), n, 1) for n, frame in enumerate(some)])
+    options = [option for file in files for option in ("--judge", file)]
+    told = run(capsys, capture, "--queues", "8", *options)
+    for side in ("before", "after"):
+        rss = RssConfig.from_json(told[side]["rss"])
+        assert told["judged"][side]["loads"] == loads(others[0] + others[1], rss)
+        assert told[side]["loads"] == loads(sent, rss)
+    assert main.run(["plan", capture, "--queues", "8", *options]) == 0
+    shares = (f"{told['judged'][side]['imbalance']:.3f} {side}" for side in ("before", "after"))
+    assert f"on other traffic, 5,000 packets: imbalance {', '.join(shares)}" in (
+        capsys.readouterr().out
+    )
+
+
+def test_judged_by_a_damaged_file(
+    capture: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut = tmp_path / "cut.pcap"
+    cut.write_bytes(Path(capture).read_bytes()[:-10])
+    assert main.run(["plan", capture, "--judge", str(cut), "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert sum(json.loads(out)["judged"]["after"]["loads"]) == 20_100 - 1
+    assert str(cut) in json.loads(err)["error"]
+
+
 @pytest.mark.parametrize(
     ("args", "code", "message"),
     [
         ([], 2, "file: is missing"),
+        (["CAPTURE", "--judge", "EMPTY"], 1, "no packets in it"),
+        (["-", "--judge", "-"], 2, "judge: - is standard input, which is read already"),
+        (["CAPTURE", "--judge", "-", "--present", "-"], 2, "present: - is standard input"),
+        (["CAPTURE", "--output", "nowhere/plan.json"], 2, "output: there is no folder nowhere"),
         (["CAPTURE", "--queue", "1"], 2, "queue: goes with --find-port alone"),
         (["CAPTURE", "--range", "1-2"], 2, "range: goes with --find-port alone"),
         (["CAPTURE", "--tolerance", "x"], 2, "must be a share"),

@@ -159,7 +159,9 @@ def test_a_damaged_file(capture: Path, capsys: pytest.CaptureFixture[str]) -> No
     ("options", "code", "error"),
     [
         (["--plot", "all.gif"], 2, "plot: all.gif: pictures are written as"),
-        (["--output", "nowhere/report.html"], 1, "nowhere/report.html: no such file"),
+        (["--output", "nowhere/report.html"], 2, "output: there is no folder nowhere"),
+        (["--output", "."], 2, "output: . is a folder"),
+        (["--plot", "nowhere/all.png"], 2, "plot: there is no folder nowhere"),
         (["--anonymize-key", "bad.key"], 2, "does not hold 64 hexadecimal digits"),
         (["--window", "0"], 2, "window"),
     ],

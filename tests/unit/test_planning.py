@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from tests.effort import examples
 from vnethash.analysis import FLOW_DTYPE, Analysis
 from vnethash.analysis.flows import Flows, endpoints, hash_flows
-from vnethash.analysis.planning import Aim, TrafficPlan, plan_analysis, plan_for, traffic_of
+from vnethash.analysis.planning import (
+    Aim,
+    TrafficPlan,
+    judge,
+    plan_analysis,
+    plan_for,
+    traffic_of,
+)
 from vnethash.errors import ConfigError
 from vnethash.rss import MICROSOFT_KEY, SYMMETRIC_KEY, RssConfig
 from vnethash.rss.ethtool import format_table
@@ -140,6 +147,31 @@ def test_an_analysis_has_packets_that_no_flow_has() -> None:
     by_bytes = plan_analysis(analysis, Aim(measure=Measure.BYTES))
     assert list(by_bytes.loads_after) == analysis.under(by_bytes.after).by_queue.bytes.tolist()
     assert sum(by_bytes.loads_after) == int(some["bytes"].sum()) + 54_000_060
+
+
+@pytest.mark.parametrize("measure", Measure)
+def test_a_plan_is_judged_by_other_traffic(measure: Measure) -> None:
+    rss = RssConfig.default(4)
+    other, unhashed = flows(800, rss, seed=2), np.zeros((4, 2), np.uint64)
+    plan = plan_for(flows(800, rss), rss, Aim(queues=5, measure=measure))
+    # However that was analysed.
+    analysis = Analysis(RssConfig.symmetric(3), other, None, unhashed, {}, 0, ())
+    held = judge(plan, analysis)
+    assert list(held.loads_before) == by_reference(other, plan.before, measure.value)
+    assert list(held.loads_after) == by_reference(other, plan.after, measure.value)
+    assert held.to_json()["after"] == {
+        "loads": list(held.loads_after),
+        "imbalance": max(held.loads_after) * 5 / sum(held.loads_after),
+    }
+    tunnels = Analysis(rss.replace(hash_types=HashType.IPv4), other, None, unhashed, {}, 0, ())
+    with pytest.raises(ConfigError, match="hash_types"):
+        judge(plan, tunnels)
+
+
+def test_a_device_is_quoted() -> None:
+    rss = RssConfig.default(4)
+    plan = plan_for(flows(10, rss), rss)
+    assert plan.ethtool_line("a b;c").startswith("ethtool -X 'a b;c' hkey ")
 
 
 def test_what_limits_is_told() -> None:

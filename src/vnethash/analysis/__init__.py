@@ -4,7 +4,7 @@
 from vnethash.analysis.census import Census, merge
 from vnethash.analysis.flows import FLOW_DTYPE
 from vnethash.analysis.local import analyze, analyze_table
-from vnethash.analysis.planning import Aim, TrafficPlan, plan_analysis, plan_for
+from vnethash.analysis.planning import Aim, Judgement, TrafficPlan, judge, plan_analysis, plan_for
 from vnethash.analysis.result import Analysis, Load, Reason, Source, Windows
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Aim",
     "Analysis",
     "Census",
+    "Judgement",
     "Load",
     "Reason",
     "Source",
@@ -19,6 +20,7 @@ __all__ = [
     "Windows",
     "analyze",
     "analyze_table",
+    "judge",
     "merge",
     "plan_analysis",
     "plan_for",

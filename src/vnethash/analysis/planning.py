@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 """A key and an indirection table that even out traffic that was seen."""
 
+import shlex
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,7 +117,7 @@ class TrafficPlan:
     def ethtool_line(self, device: str) -> str:
         """The command that sets ``ethtool`` on a device, its key too."""
         key, table = format_key(self.ethtool.key), format_table(self.ethtool.indirection_table)
-        return f"ethtool -X {device} hkey {key} {table}"
+        return f"ethtool -X {shlex.quote(device)} hkey {key} {table}"
 
     def to_json(self, device: str = "eth0") -> dict[str, Any]:
         """JSON types only."""
@@ -124,8 +125,8 @@ class TrafficPlan:
             "by": self.measure.value,
             "symmetric": self.symmetric,
             "changed": self.changed,
-            "before": _side(self.before, self.loads_before),
-            "after": _side(self.after, self.loads_after),
+            "before": {"rss": self.before.to_json(), **_side(self.loads_before)},
+            "after": {"rss": self.after.to_json(), **_side(self.loads_after)},
             "bound": {"load": self.bound.load, "limit": self.bound.limit.value},
             "above_bound": self.above_bound,
             "moved": self.moved,
@@ -134,14 +135,38 @@ class TrafficPlan:
             "ethtool": {
                 "command": self.ethtool_line(device),
                 "same": self.ethtool == self.after,
-                "loads": list(self.ethtool_loads),
-                "imbalance": balance.imbalance(self.ethtool_loads),
+                **_side(self.ethtool_loads),
             },
         }
 
 
-def _side(rss: RssConfig, loads: tuple[int, ...]) -> dict[str, Any]:
-    return {"rss": rss.to_json(), "loads": list(loads), "imbalance": balance.imbalance(loads)}
+class Judgement(NamedTuple):
+    """What a plan makes of traffic that it was not made from, in its measure."""
+
+    loads_before: tuple[int, ...]
+    loads_after: tuple[int, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON types only."""
+        return {"before": _side(self.loads_before), "after": _side(self.loads_after)}
+
+
+def _side(loads: tuple[int, ...]) -> dict[str, Any]:
+    return {"loads": list(loads), "imbalance": balance.imbalance(loads)}
+
+
+def judge(plan: TrafficPlan, other: Analysis) -> Judgement:
+    """See whether a plan holds for other traffic.
+
+    Raises ConfigError if that was analysed with other hash types or tunnels.
+    """
+    measure = plan.measure.value
+    return Judgement(
+        *(
+            tuple(getattr(other.under(rss).by_queue, measure).tolist())
+            for rss in (plan.before, plan.after)
+        )
+    )
 
 
 def plan_analysis(analysis: Analysis, aim: Aim | None = None) -> TrafficPlan:

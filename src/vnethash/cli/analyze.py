@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 """``vnethash analyze``: which queues the flows of captures land on, and how evenly."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
@@ -142,7 +142,7 @@ def analyze_command(
         emit_json(summary(shown, by=by, flows=top, windows=windows))
     else:
         _show(shown, by, top, buckets=buckets, windows=windows)
-    tell_failures(analysis, as_json=json)
+    tell_failures([analysis], as_json=json)
 
 
 def analyze_with_progress(
@@ -185,12 +185,13 @@ def analyze_with_progress(
         )
 
 
-def tell_failures(analysis: "Analysis", *, as_json: bool) -> None:
+def tell_failures(analyses: "Iterable[Analysis]", *, as_json: bool) -> None:
     """Say which files were not read to their end, if any; exit with 1 then."""
-    if not analysis.failed:
+    failed = [source for analysis in analyses for source in analysis.failed]
+    if not failed:
         return
     console().file.flush()
-    for source in analysis.failed:
+    for source in failed:
         print_error(_failure(source), kind="CaptureError", hint=None, as_json=as_json)
     raise typer.Exit(1)
 

@@ -89,6 +89,16 @@ def print_failure(error: VnethashError, *, as_json: bool) -> None:
     print_error(error.message, kind=type(error).__name__, hint=error.hint, as_json=as_json, **extra)
 
 
+def check_output(file: Path, option: str = "output") -> None:
+    """See that ``file`` can be written, before long work. Raises ConfigError."""
+    if file.is_dir():
+        raise ConfigError(option, f"{file} is a folder", hint="name a file in it")
+    if not file.parent.is_dir():
+        raise ConfigError(option, f"there is no folder {file.parent}", hint="make it first")
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise ConfigError(option, f"no permission to write {file}")
+
+
 @contextmanager
 def writing(file: Path) -> Iterator[None]:
     """What the system refuses meanwhile is said of ``file``: of a full disk it names none."""

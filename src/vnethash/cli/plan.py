@@ -29,11 +29,12 @@ from vnethash.cli.options import (
     read_config,
     read_text,
 )
-from vnethash.cli.output import emit_json, json_line, writing
+from vnethash.cli.output import check_output, emit_json, json_line, writing
 from vnethash.errors import CaptureError, ConfigError
 from vnethash.stats import Measure
 
 if TYPE_CHECKING:
+    from vnethash.analysis import Analysis
     from vnethash.rss.config import RssConfig
 
 
@@ -107,6 +108,15 @@ def plan_command(
     candidates: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Keys to try at most (default 1024).")
     ] = None,
+    judge_by: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--judge",
+            metavar="FILE",
+            help="Other traffic, such as another day's: tell what the plan makes of that. "
+            "May be given again.",
+        ),
+    ] = None,
     device: Annotated[
         str, typer.Option(metavar="DEV", help="Name in the line for ethtool.")
     ] = "eth0",
@@ -160,8 +170,10 @@ def plan_command(
     the optimum, and how to set it. The same input has the same answer. The other
     way round, --find-port keeps the configuration and fits a flow to it: it needs no traffic.
     """
-    if files and "-" in files and str(present) == "-":
-        raise ConfigError("present", "- is standard input, which is the traffic already")
+    named = {"file": files, "judge": judge_by, "present": [str(present)]}
+    standard_input = [name for name, paths in named.items() if "-" in (paths or ())]
+    if len(standard_input) > 1:
+        raise ConfigError(standard_input[1], "- is standard input, which is read already")
     changes = changes_from_options(key, types, indirection, unclassified, tunnels)
     rss = _present(present, config, queues, changes)
     asked = {"--queue": queue, "--proto": proto, "--range": span, "--count": count}
@@ -186,7 +198,7 @@ def plan_command(
     if not files:
         raise ConfigError("file", "is missing: traffic to plan for", hint="give a capture")
 
-    from vnethash.analysis.planning import Aim, plan_analysis
+    from vnethash.analysis.planning import Aim, judge, plan_analysis
     from vnethash.cli.balance import parse_share
     from vnethash.cli.plan_shown import print_plan
     from vnethash.rss.keysearch import DEFAULT_CANDIDATES
@@ -203,27 +215,38 @@ def plan_command(
         candidates=DEFAULT_CANDIDATES if candidates is None else candidates,
         tolerance=None if tolerance is None else parse_share(tolerance),
     )
-    analysis = analyze_with_progress(
-        files,
-        rss,
-        window="1ms",
-        jobs=jobs,
-        columns=columns,
-        cluster=cluster,
-        workers=workers,
-    )
-    if not analysis.packets:
-        tell_failures(analysis, as_json=json)
-        raise CaptureError(files[0], "no packets to plan for")
-    plan = plan_analysis(analysis, aim)
+    if output is not None:
+        check_output(output)
+
+    def analyzed(files: list[str]) -> "Analysis":
+        analysis = analyze_with_progress(
+            files,
+            rss,
+            window="1ms",
+            jobs=jobs,
+            columns=columns,
+            cluster=cluster,
+            workers=workers,
+        )
+        if not analysis.packets:
+            tell_failures([analysis], as_json=json)
+            raise CaptureError(files[0], "no packets in it")
+        return analysis
+
+    seen = [analyzed(files)]
+    plan = plan_analysis(seen[0], aim)
+    if judge_by:
+        seen.append(analyzed(judge_by))
+    judgement = judge(plan, seen[1]) if judge_by else None
     if output is not None:
         with writing(output):
             output.write_text(json_line(plan.after.to_json()) + "\n")
     if json:
-        emit_json(plan.to_json(device))
+        judged = None if judgement is None else judgement.to_json()
+        emit_json({**plan.to_json(device), "judged": judged})
     else:
-        print_plan(plan, device, output)
-    tell_failures(analysis, as_json=json)
+        print_plan(plan, judgement, device, output)
+    tell_failures(seen, as_json=json)
 
 
 def _present(

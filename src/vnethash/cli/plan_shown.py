@@ -11,20 +11,24 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from vnethash.analysis.planning import TrafficPlan
+    from vnethash.analysis.planning import Judgement, TrafficPlan
 
 _BAR = 24
 
 
-def print_plan(plan: "TrafficPlan", device: str, output: "Path | None") -> None:
+def print_plan(
+    plan: "TrafficPlan", judgement: "Judgement | None", device: str, output: "Path | None"
+) -> None:
     """Everything, for people."""
     from rich.text import Text
 
     out = console()
     out.print(_queues(plan))
     out.print()
-    for line in _judgement(plan):
+    for line in _quality(plan):
         out.print(line, soft_wrap=True)
+    if judgement is not None:
+        out.print(_held(plan, judgement), soft_wrap=True)
     if not plan.changed:
         return
     out.print()
@@ -64,7 +68,7 @@ def _cells(load: float, mean: float, highest: float) -> "list[str | Text]":
     return [f"{load:,.0f}", f"{share:.0%}", Text("█" * round(_BAR * load / highest), style=style)]
 
 
-def _judgement(plan: "TrafficPlan") -> list[str]:
+def _quality(plan: "TrafficPlan") -> list[str]:
     from vnethash.rss.balance import imbalance
 
     before, after = imbalance(plan.loads_before), imbalance(plan.loads_after)
@@ -85,6 +89,14 @@ def _judgement(plan: "TrafficPlan") -> list[str]:
     if plan.tried > 1:
         lines.append(f"{plan.tried} keys were tried")
     return lines
+
+
+def _held(plan: "TrafficPlan", judgement: "Judgement") -> str:
+    from vnethash.rss.balance import imbalance
+
+    before, after = imbalance(judgement.loads_before), imbalance(judgement.loads_after)
+    amount = f"{sum(judgement.loads_after):,} {plan.measure.value}"
+    return f"on other traffic, {amount}: imbalance {before:.3f} before, {after:.3f} after"
 
 
 def _bound(plan: "TrafficPlan") -> str:

@@ -28,7 +28,7 @@ from vnethash.cli.options import (
     UnclassifiedOption,
     config_from_options,
 )
-from vnethash.cli.output import console, emit_json, writing
+from vnethash.cli.output import check_output, console, emit_json, writing
 from vnethash.cli.sharing import (
     AnonymizeKeyOption,
     AnonymizeOption,
@@ -89,8 +89,10 @@ def report_command(
 
     rss = config_from_options(queues, key, types, indirection, unclassified, config, tunnels)
     anonymizer = anonymizer_from_options(anonymize, anonymize_key)
+    check_output(output)
     for target in plot or ():
-        check_target(target)
+        if not check_target(target):
+            check_output(target, "plot")
     analysis = analyze_with_progress(
         files,
         rss,
@@ -117,7 +119,7 @@ def report_command(
     else:
         console().print(said)
         console().print(f"written: {', '.join(str(path) for path in written)}")
-    tell_failures(analysis, as_json=json)
+    tell_failures([analysis], as_json=json)
 
 
 def _planned(analysis: "Analysis", by: Measure) -> "tuple[Analysis | None, list[str]]":
