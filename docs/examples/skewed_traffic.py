@@ -46,7 +46,7 @@ def packet(flow: int, size: int) -> bytes:
     return frame + bytes(max(0, 60 - len(frame)))
 
 
-def traffic(packets: int, day: int) -> Iterator[Frame]:
+def traffic(packets: int, day: int = 0) -> Iterator[Frame]:
     """Frames as captured with a snapshot length of 96 bytes."""
     dice = random.Random(2026 + day)
     weights = [1 / (rank + 3) ** 1.1 for rank in range(FLOWS)]
