@@ -3,6 +3,7 @@
 
 import socket
 from collections import Counter
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -229,6 +230,41 @@ def test_what_moves() -> None:
     tables = plan.before.indirection_table, plan.after.indirection_table
     assert plan.moved_entries == sum(a != b for a, b in zip(*tables, strict=True))
     assert plan_for(some, rss, Aim(keep_key=True, entries=64)).moved_entries is None
+
+
+def test_queues_keep_their_numbers() -> None:
+    """The same table under other numbers, one entry spoilt: that entry alone goes back."""
+    rss = RssConfig.default(4).replace(unclassified_queue=1)
+    some = flows(3000, rss)
+    best = plan_for(some, rss, Aim(keep_key=True), unhashed=10**6).after
+    present = np.array([3, 1, 0, 2])[list(best.indirection_table)]
+    heaviest = int(np.argmax(np.bincount(some["hash_value"] & 127, some["packets"])))
+    present[heaviest] = (present[heaviest] + 1) % 4
+    spoilt = rss.replace(indirection_table=present.tolist())
+    plan = plan_for(some, spoilt, Aim(keep_key=True), unhashed=10**6)
+    assert plan.moved_entries == 1
+    assert sorted(plan.loads_after) == sorted(plan_for(some, best, unhashed=10**6).loads_after)
+
+
+@settings(max_examples=examples(30), deadline=None)
+@given(seed=st.integers(0, 99), queues=st.integers(1, 6), unclassified=st.integers(0, 3))
+def test_no_other_numbers_keep_twice_as_much(seed: int, queues: int, unclassified: int) -> None:
+    """Taking the largest first keeps at least half of what the best choice would."""
+    rss = RssConfig.default(4).replace(unclassified_queue=min(unclassified, queues - 1))
+    some = flows(50, rss, seed)
+    plan = plan_for(some, rss, Aim(queues=queues), unhashed=7)
+    there, then = (
+        np.array(config.indirection_table)[hash_flows(some, Hasher(config))["hash_value"] & 127]
+        for config in (rss, plan.after)
+    )
+    keeps = [
+        int(some["packets"][np.array(numbers)[then] == there].sum())
+        for numbers in permutations(range(queues))
+        if numbers[rss.unclassified_queue] == rss.unclassified_queue
+    ]
+    kept = int(some["packets"][then == there].sum())
+    assert plan.moved == pytest.approx(1 - kept / some["packets"].sum())
+    assert not plan.changed or 2 * kept >= max(keeps)
 
 
 def test_for_ethtool() -> None:

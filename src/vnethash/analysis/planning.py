@@ -202,8 +202,13 @@ def plan_for(
         good = max(*_queue_loads(traffic, after), bound.load * (1 + aim.found_within))
         if _suits(rss, aim) and max(loads_before) <= good:
             after = rss
+    crossing = _crossing(traffic, rss, after)
     settable = after
     if format_table(after.indirection_table) is None:
+        if after != rss and not aim.few_moves:
+            names = _names(crossing, after)
+            after = after.replace(indirection_table=names[list(after.indirection_table)].tolist())
+            crossing[:, names] = crossing.copy()
         buckets = traffic.buckets(after.key, len(after.indirection_table))
         runs = assign_runs(buckets, after.queues, traffic.fixed)
         settable = after.replace(indirection_table=runs)
@@ -215,7 +220,7 @@ def plan_for(
         loads_before=loads_before,
         loads_after=_queue_loads(traffic, after),
         bound=bound,
-        moved=_moved(traffic, rss, after),
+        moved=_moved(crossing),
         tried=tried,
         ethtool=settable,
         ethtool_loads=_queue_loads(traffic, settable),
@@ -315,14 +320,36 @@ def _queue_loads(traffic: Traffic, rss: RssConfig) -> tuple[int, ...]:
     return tuple(int(load) for load in loads)  # sums of whole numbers
 
 
-def _moved(traffic: Traffic, before: RssConfig, after: RssConfig) -> float:
-    """Share of the hashed traffic that goes to another queue."""
-    total = moved = 0.0
+def _crossing(traffic: Traffic, before: RssConfig, after: RssConfig) -> NDArray[np.float64]:
+    """The hashed traffic that each queue of ``before`` gives to each of ``after``."""
+    shape = before.queues, after.queues
+    crossing = np.zeros(shape)
     for rows, weights in traffic.parts:
-        queues = (_queues(rows, rss) for rss in (before, after))
-        moved += float(weights[np.not_equal(*queues)].sum())
-        total += float(weights.sum())
-    return moved / total if total else 0.0
+        way = np.ravel_multi_index((_queues(rows, before), _queues(rows, after)), shape)
+        crossing += np.bincount(way, weights, crossing.size).reshape(shape)
+    return crossing
+
+
+def _names(crossing: NDArray[np.float64], after: RssConfig) -> NDArray[np.intp]:
+    """Other numbers for the queues of a new table, with which more stays where it is.
+
+    The largest shares choose first. The queue of packets without a hash keeps its number.
+    """
+    names = np.full(after.queues, -1)
+    names[after.unclassified_queue] = after.unclassified_queue
+    stays = crossing[: after.queues]
+    for way in np.argsort(-stays, axis=None, kind="stable"):
+        old, new = divmod(int(way), after.queues)
+        if names[new] < 0 and old not in names:
+            names[new] = old
+    names[names < 0] = np.setdiff1d(np.arange(after.queues), names)
+    return names
+
+
+def _moved(crossing: NDArray[np.float64]) -> float:
+    """Share of the hashed traffic that goes to another queue."""
+    total = crossing.sum()
+    return float((total - np.trace(crossing)) / total) if total else 0.0
 
 
 def _queues(rows: Rows, rss: RssConfig) -> NDArray[np.intp]:
