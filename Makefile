@@ -10,7 +10,7 @@ SHELL_SCRIPTS := tools/setup tools/reproducible tools/sanitize tools/fuzz tools/
 
 help:
 	@echo "make demo          the main job, on this kernel, in a namespace of its own"
-	@echo "make test          all tests; ARGS='-k name' chooses, VNETHASH_REQUIRE_KERNEL=1 forbids skips"
+	@echo "make test          all tests, in two processes; ARGS='-k name' chooses, VNETHASH_REQUIRE_KERNEL=1 forbids skips"
 	@echo "make test-kernels  the kernel tests on other kernels, the wheel in another root; see docs/kernels.md"
 	@echo "make test-lab      kernels of our own: built (once, 15 minutes), then tests in them"
 	@echo "make lint          ruff, mypy, shellcheck"
@@ -28,7 +28,7 @@ demo: run-setup
 	@.venv/bin/vnethash demo $(ARGS)
 
 test: dev-setup
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest $(or $(ARGS),-n 2)
 
 test-kernels: dev-setup
 	@VNETHASH_REQUIRE_KERNELS=1 VNETHASH_WRITE_DOCS=$(WRITE_DOCS) $(PY) -m pytest tests/kernels $(ARGS)

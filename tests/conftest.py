@@ -5,9 +5,11 @@ VNETHASH_REQUIRE_KERNEL=1 turns "skipped for want of rights" into a failure,
 VNETHASH_PART=1/3 leaves two thirds of the tests to others.
 """
 
+import gc
 import os
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -21,6 +23,10 @@ from vnethash.kernel.caps import Cap
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
+# Output is as wide as in a pipe. readline, which pytest imports, sets them for its children.
+for _name in ("COLUMNS", "LINES"):
+    os.environ.pop(_name, None)
+
 _KERNEL_TESTS = Path(__file__).parent / "kernel"
 
 
@@ -31,6 +37,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if others := [item for number, item in enumerate(items) if not in_part(number)]:
         config.hook.pytest_deselected(items=others)
         items[:] = [item for number, item in enumerate(items) if in_part(number)]
+
+
+def pytest_collection_finish() -> None:
+    # The modules that are imported now would take those who look for leaks 0.2 s a time.
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from tests.scheduling import OneForTheKernel
+
+    return OneForTheKernel(config, log)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
