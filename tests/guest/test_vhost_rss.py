@@ -124,7 +124,8 @@ def test_a_plan(wire: Wire, seed: int) -> None:
     """What `vnethash plan` says for ethtool becomes the key and the table that were planned."""
     seen = zipf_flows(3000, 1.1, RssConfig.default(4), seed)
     plan = plan_for(seen, RssConfig.default(4), Aim(for_ethtool=True, tolerance=0.05))
-    wire.ethtool("-X", *plan.ethtool_line("eth0").split()[3:])
+    assert plan.ethtool
+    wire.ethtool("-X", *plan.ethtool.line("eth0").split()[3:])
     told = wire.rss(TYPES)
     assert told.indirection_table == plan.after.indirection_table
     assert told.key == plan.after.key

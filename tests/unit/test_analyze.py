@@ -487,9 +487,25 @@ def test_text_shows_queues_buckets_windows_and_what_was_not_hashed(
         for octets in load.bytes.tolist():
             assert f"{octets:,}" in out
     assert f"busiest queue {evenness(analysis.by_queue.bytes).imbalance:.2f} times the mean" in out
-    assert "link type without IP" in out
+    assert "link type that is not read" in out
     assert "1970-01-01 00:00:19.000" in out
     assert " udp " in out
+
+
+def test_a_table_in_a_pipe_loses_no_digit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sample(tmp_path / "a.pcapng")
+    assert run(["analyze", str(tmp_path / "a.pcapng"), "-q", "64", "--windows", "-w", "1s"]) == 0
+    out = capsys.readouterr().out
+    assert "…" not in out
+    analysis = analyze([tmp_path / "a.pcapng"], RssConfig.default(64), window_ns=10**9)
+    assert analysis.windows is not None
+    rows = [
+        f"{' '.join(f'{n:,}' for n in row)} " for row in analysis.windows.by_queue(analysis.rss)[0]
+    ]
+    shown = " ".join(out.split())
+    assert all(row in shown for row in rows)
 
 
 def test_standard_input(tmp_path: Path) -> None:

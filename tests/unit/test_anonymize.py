@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from yacryptopan import CryptoPAn
 
 from tests.analyses import analysis_of, random_flows
-from vnethash.analysis import merge
+from vnethash.analysis import analyze, merge, plan_analysis
 from vnethash.analysis.anonymize import Anonymizer, anonymize
 from vnethash.analysis.flows import endpoints, flow_text, heaviest_first
 from vnethash.analysis.result import Source
@@ -157,6 +157,40 @@ def test_files_have_numbers_for_names() -> None:
     first, second = anonymize(real, Anonymizer.random()).sources
     assert first == Source("file 1", 1, 2)
     assert second == Source("file 2", 3, 99, "file 2: cut short", 99)
+
+
+@pytest.mark.parametrize(
+    ("line", "private"),
+    [
+        ("10.1.2.4:999,198.51.100.7,1,2,6,1,1", "10.1.2.4"),
+        ("10.1.2.4,198.51.100.7,1,2,6,1,1,8", "10.1.2.4"),
+        ("10.1.2.4'x,198.51.100.7,1,2,6,1,1", "10.1.2.4"),
+        ("""'10.1.2.4",198.51.100.7,1,2,6,1,1,'8'""", "10.1.2.4"),
+        ("2001:db8:77::1,2001:db8:88::g,1,2,6,1,1", "db8:88"),
+    ],
+)
+def test_rows_that_cannot_be_read_are_not_quoted(tmp_path: Path, line: str, private: str) -> None:
+    file = tmp_path / "bank's.csv"
+    good = "192.0.2.1,198.51.100.7,40000,443,6,10,1220"
+    file.write_text("\n".join(["src,dst,sport,dport,proto,packets,bytes", good, line, line, good]))
+    real = analyze([file], RSS)
+    assert private in str(real.sources)
+    told = str(anonymize(real, Anonymizer(SAMPLE_KEY)).sources)
+    assert "2 rows cannot be read: 2 " in told
+    for secret in (private, "bank", "198.51"):
+        assert secret not in told
+
+
+@pytest.mark.parametrize("address", ["10.1.2.4", "2001:db8::1", "::ffff:10.1.2.4", "fe80::1:2:3:4"])
+def test_addresses_in_what_a_library_says_go(address: str) -> None:
+    real = analysis_of(RSS, random_flows(5), sources=(Source("a", 1, 2, f"bad {address}, row 3"),))
+    assert anonymize(real, Anonymizer(SAMPLE_KEY)).sources[0].error == "bad …, row 3"
+
+
+def test_no_plan_afterwards() -> None:
+    shared = anonymize(analysis_of(RSS, random_flows(50)), Anonymizer(SAMPLE_KEY))
+    with pytest.raises(ConfigError, match="where the addresses are anonymised"):
+        plan_analysis(shared)
 
 
 def test_another_table_fits_and_another_key_does_not() -> None:

@@ -374,7 +374,7 @@ def test_config_from_all_options() -> None:
     )
 
 
-@pytest.mark.parametrize(("table", "queues"), [("0,1", 4), ("0,9", 10)])
+@pytest.mark.parametrize(("table", "queues"), [("0,1", 2), ("0,9", 10)])
 def test_queues_follow_the_table_unless_given(table: str, queues: int) -> None:
     assert config_from_options(indirection=table).queues == queues
 

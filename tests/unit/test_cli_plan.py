@@ -12,7 +12,7 @@ import pytest
 
 from vnethash.bench import frames
 from vnethash.capture import Frame, write_pcap
-from vnethash.cli import main
+from vnethash.cli import main, output
 from vnethash.cli.find_port import parse_range
 from vnethash.errors import ConfigError
 from vnethash.rss import SYMMETRIC_KEY, RssConfig
@@ -134,7 +134,7 @@ def test_for_people(capture: str, tmp_path: Path, capsys: pytest.CaptureFixture[
     # All of it stays as it is now.
     assert main.run(["plan", capture, "--config", str(file)]) == 0
     out = capsys.readouterr().out
-    assert "nothing to gain" in out
+    assert "the configuration stays as it is" in out
     assert "ethtool" not in out
 
 
@@ -184,6 +184,39 @@ def test_a_damaged_file_is_told_and_the_rest_is_planned(
     assert str(cut) in json.loads(err)["error"]
 
 
+def test_few_moves_are_not_for_ethtool(capture: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What it can set would move nearly everything."""
+    told = run(capsys, capture, "--queues", "8", "--few-moves")
+    assert told["ethtool"] is None
+    assert main.run(["plan", capture, "--queues", "8", "--few-moves"]) == 0
+    out = capsys.readouterr().out
+    assert "ethtool -X cannot set this table" in out
+    assert "hkey" not in out
+    assert main.run(["plan", capture, "--queues", "8", "--keep-key"]) == 0
+    out = capsys.readouterr().out
+    moved = run(capsys, capture, "--queues", "8", "--keep-key")["ethtool"]["moved"]
+    assert 0.5 < moved < 1
+    assert f" and {moved:.1%} moves" in out
+    assert "--for-ethtool" not in out  # which would take another key
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_bars_have_one_scale(
+    width: int, capture: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    output.console.cache_clear()
+    try:
+        assert main.run(["plan", capture, "--queues", "4", "--by", "bytes"]) == 0
+    finally:
+        output.console.cache_clear()
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:5]]
+    loads = [int(line[at].replace(",", "")) for line in lines for at in (1, 4)]
+    bars = [len(line[at]) for line in lines for at in (3, 6)]
+    assert 4 <= max(bars) <= 24
+    assert bars == [round(load / max(loads) * max(bars)) for load in loads]
+
+
 def test_judged_by_other_traffic(
     capture: str, sent: list[bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -226,7 +259,13 @@ def test_judged_by_a_damaged_file(
         (["CAPTURE", "--queue", "1"], 2, "queue: goes with --find-port alone"),
         (["CAPTURE", "--range", "1-2"], 2, "range: goes with --find-port alone"),
         (["CAPTURE", "--tolerance", "x"], 2, "must be a share"),
-        (["CAPTURE", "--present", "-", "--config", "-"], 2, "together with --present"),
+        (["CAPTURE", "--present", "-", "--config", "p.json"], 2, "together with --present"),
+        (["-", "--config", "-"], 2, "config: - is standard input, which is read already"),
+        (["CAPTURE", "--output", "-"], 2, "output: - is no file"),
+        (["CAPTURE", "--output", "CAPTURE"], 2, "is read, and would be written over"),
+        (["CAPTURE", "--few-moves", "--seed", "3"], 2, "seed: is for trying keys"),
+        (["CAPTURE", "--keep-key", "--candidates", "9"], 2, "candidates: is for trying keys"),
+        (["CAPTURE", "--jobs", "2", "--workers", "1"], 2, "jobs: are of this process"),
         (["CAPTURE", "--few-moves", "--entries", "64"], 2, "keeps the present table"),
         (["CAPTURE", "--candidates", "0"], 2, "candidates"),
         (["no/such.pcap"], 1, "no such file"),
@@ -234,6 +273,8 @@ def test_judged_by_a_damaged_file(
         (["CAPTURE", "--find-port", "::1", "::2"], 2, "needs no traffic"),
         (["--find-port", "::1", "[::2]:1"], 2, "queue: is needed"),
         (["--find-port", "::1", "::2", "--queue", "1"], 2, "one of the two ends"),
+        (["--find-port", "::1", "[::2]:1", "-o", "p.json"], 2, "output: does not go with"),
+        (["--find-port", "::1", "[::2]:1", "--symmetric"], 2, "symmetric: does not go with"),
         (["--find-port", "::1", "[::2]:1", "--queue", "4"], 2, "queues are 0 to 3"),
         (["--find-port", "::1", "[::2]:1", "--queue", "1", "--range", "9-1"], 2, "lower one"),
         (["--find-port", "::1", "[::2]:1", "--queue", "1", "-t", "ipv6"], 1, "hashes no ports"),

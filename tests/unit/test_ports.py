@@ -13,7 +13,7 @@ from vnethash.errors import ConfigError, NoPort
 from vnethash.rss import SYMMETRIC_KEY, RssConfig
 from vnethash.rss.ports import AffineSpace, LinearMap, find_ports
 from vnethash.rss.reference import Protocol, classify_tuple, explain_tuple, toeplitz
-from vnethash.virtio.hash_types import HashType
+from vnethash.virtio.hash_types import HashType, TunnelType
 
 V4 = ("192.0.2.1", "198.51.100.7")
 V6 = ("2001:db8::1", "2001:db8:1::7")
@@ -122,6 +122,15 @@ def test_without_a_hash() -> None:
     found = find_ports(config, *V4, Protocol.TCP, 2, destination_port=443)
     assert len(found) == 60999 - 32768 + 1
     assert next(iter(found)) == (32768, 0, None)
+
+
+def test_a_tunnel() -> None:
+    """Its packets are steered by what they carry."""
+    config = RssConfig.default(4).replace(tunnels=TunnelType.VXLAN)
+    with pytest.raises(NoPort, match="UDP port 4789 is a tunnel"):
+        find_ports(config, *V4, Protocol.UDP, 1, destination_port=4789)
+    for protocol, port in ((Protocol.UDP, 6081), (Protocol.TCP, 4789)):
+        assert len(find_ports(config, *V4, protocol, 1, destination_port=port)) > 1000
 
 
 def test_a_queue_that_is_in_no_entry() -> None:

@@ -9,6 +9,7 @@ What a result still tells: docs/report.md.
 
 import dataclasses
 import os
+import re
 import secrets
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,10 @@ KEY_LENGTH = 32
 _BLOCK = 16
 _WORD = 64
 _ONES = (1 << _WORD) - 1
+
+# From the first quote to the last: between two there may be one that is quoted itself.
+_QUOTED = re.compile(r"""['"].*['"]""", re.DOTALL)
+_ADDRESS = re.compile(r"[0-9A-Fa-f]*(?::[0-9A-Fa-f.]*){2,}|\d+(?:\.\d+){3}")
 
 
 class Anonymizer:
@@ -120,8 +125,9 @@ def anonymize(analysis: Analysis, anonymizer: Anonymizer) -> Analysis:
 
     Loads, buckets and queues stay as they are. Of hash values only the index
     into the table is left: with the key, 32 bits of hash are as many equations
-    for the address. Files have numbers in the place of their names. Flows of the
-    same weight are ordered anew, as their order is that of the addresses.
+    for the address. Files have numbers in the place of their names, and what errors
+    quote of them is left out. Flows of the same weight are ordered anew, as their order
+    is that of the addresses.
     """
     flows = analysis.flows.copy()
     for six, size in ((False, 4), (True, 16)):
@@ -142,6 +148,9 @@ def _nameless(number: int, source: Source) -> Source:
     if error and "/" in source.path:  # another, as "-" or "a", only looks like one in a sentence
         error = error.replace(source.path, name)
         error = error.replace(source.path.rpartition("://")[2], name)  # as stores say it
+    if error:
+        for private in (_QUOTED, _ADDRESS):
+            error = private.sub("…", error)
     return dataclasses.replace(source, path=name, error=error)
 
 

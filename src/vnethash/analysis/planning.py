@@ -29,6 +29,9 @@ from vnethash.rss.table import check_entries
 from vnethash.stats import Measure
 from vnethash.virtio.hash_types import ReportType
 
+_MOST_RENAMED = 256
+"""Queues, as many as a tap has; of more there would be too many pairs to look at."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Aim:
@@ -78,9 +81,7 @@ class TrafficPlan:
 
     before: RssConfig
     after: RssConfig
-    measure: Measure
-    symmetric: bool
-    """Whether both directions of a flow had to go to one queue."""
+    aim: Aim
     loads_before: tuple[int, ...]
     """Packets or bytes of each queue."""
     loads_after: tuple[int, ...]
@@ -90,9 +91,13 @@ class TrafficPlan:
     """Share of the traffic that goes to another queue than before."""
     tried: int
     """Keys that were looked at."""
-    ethtool: RssConfig
-    """As ``after``, if ``ethtool -X`` can set it, or the evenest with the same key that it can."""
-    ethtool_loads: tuple[int, ...]
+    ethtool: "EthtoolPlan | None"
+    """What ``ethtool -X`` can set of it; None if that would move more than the few entries
+    that were asked for."""
+
+    @property
+    def measure(self) -> Measure:
+        return self.aim.measure
 
     @property
     def changed(self) -> bool:
@@ -114,16 +119,11 @@ class TrafficPlan:
             return None
         return sum(old != new for old, new in zip(*tables, strict=True))
 
-    def ethtool_line(self, device: str) -> str:
-        """The command that sets ``ethtool`` on a device, its key too."""
-        key, table = format_key(self.ethtool.key), format_table(self.ethtool.indirection_table)
-        return f"ethtool -X {shlex.quote(device)} hkey {key} {table}"
-
     def to_json(self, device: str = "eth0") -> dict[str, Any]:
         """JSON types only."""
         return {
             "by": self.measure.value,
-            "symmetric": self.symmetric,
+            "symmetric": self.aim.symmetric,
             "changed": self.changed,
             "before": {"rss": self.before.to_json(), **_side(self.loads_before)},
             "after": {"rss": self.after.to_json(), **_side(self.loads_after)},
@@ -132,12 +132,28 @@ class TrafficPlan:
             "moved": self.moved,
             "moved_entries": self.moved_entries,
             "keys_tried": self.tried,
-            "ethtool": {
-                "command": self.ethtool_line(device),
-                "same": self.ethtool == self.after,
-                **_side(self.ethtool_loads),
+            "ethtool": self.ethtool
+            and {
+                "command": self.ethtool.line(device),
+                "same": self.ethtool.rss == self.after,
+                "moved": self.ethtool.moved,
+                **_side(self.ethtool.loads),
             },
         }
+
+
+class EthtoolPlan(NamedTuple):
+    """The plan, if ``ethtool -X`` can set it, or the evenest table that it can for its key."""
+
+    rss: RssConfig
+    loads: tuple[int, ...]
+    moved: float
+    """Share of the traffic that goes to another queue than before."""
+
+    def line(self, device: str) -> str:
+        """The command that sets it on a device, its key too."""
+        key, table = format_key(self.rss.key), format_table(self.rss.indirection_table)
+        return f"ethtool -X {shlex.quote(device)} hkey {key} {table}"
 
 
 class Judgement(NamedTuple):
@@ -172,8 +188,15 @@ def judge(plan: TrafficPlan, other: Analysis) -> Judgement:
 def plan_analysis(analysis: Analysis, aim: Aim | None = None) -> TrafficPlan:
     """A plan for what was analysed, from the configuration that it was analysed under.
 
-    Raises ConfigError where what is aimed at contradicts itself or that configuration.
+    Raises ConfigError where what is aimed at contradicts itself or that configuration, and
+    for an anonymous analysis: other addresses have other hashes.
     """
+    if analysis.anonymous:
+        raise ConfigError(
+            "analysis",
+            "cannot be planned from where the addresses are anonymised",
+            hint="plan first, and anonymise then",
+        )
     aim = aim or Aim()
     unhashed = int(analysis.unhashed[:, int(aim.measure is Measure.BYTES)].sum())
     return plan_for(analysis.flows, analysis.rss, aim, unhashed=unhashed)
@@ -202,29 +225,32 @@ def plan_for(
         good = max(*_queue_loads(traffic, after), bound.load * (1 + aim.found_within))
         if _suits(rss, aim) and max(loads_before) <= good:
             after = rss
-    crossing = _crossing(traffic, rss, after)
-    settable = after
-    if format_table(after.indirection_table) is None:
-        if after != rss and not aim.few_moves:
-            names = _names(crossing, after)
-            after = after.replace(indirection_table=names[list(after.indirection_table)].tolist())
-            crossing[:, names] = crossing.copy()
-        buckets = traffic.buckets(after.key, len(after.indirection_table))
-        runs = assign_runs(buckets, after.queues, traffic.fixed)
-        settable = after.replace(indirection_table=runs)
+        can_differ = format_table(after.indirection_table) is None
+        if after != rss and can_differ and max(rss.queues, after.queues) <= _MOST_RENAMED:
+            after = _renamed(traffic, rss, after)
     return TrafficPlan(
         before=rss,
         after=after,
-        measure=aim.measure,
-        symmetric=aim.symmetric,
+        aim=aim,
         loads_before=loads_before,
         loads_after=_queue_loads(traffic, after),
         bound=bound,
-        moved=_moved(crossing),
+        moved=_moved(traffic, rss, after),
         tried=tried,
-        ethtool=settable,
-        ethtool_loads=_queue_loads(traffic, settable),
+        ethtool=_for_ethtool(traffic, rss, after, aim),
     )
+
+
+def _for_ethtool(
+    traffic: Traffic, before: RssConfig, after: RssConfig, aim: Aim
+) -> EthtoolPlan | None:
+    if format_table(after.indirection_table) is None:
+        if aim.few_moves:
+            return None
+        buckets = traffic.buckets(after.key, len(after.indirection_table))
+        runs = assign_runs(buckets, after.queues, traffic.fixed)
+        after = after.replace(indirection_table=runs)
+    return EthtoolPlan(after, _queue_loads(traffic, after), _moved(traffic, before, after))
 
 
 def traffic_of(
@@ -320,36 +346,38 @@ def _queue_loads(traffic: Traffic, rss: RssConfig) -> tuple[int, ...]:
     return tuple(int(load) for load in loads)  # sums of whole numbers
 
 
-def _crossing(traffic: Traffic, before: RssConfig, after: RssConfig) -> NDArray[np.float64]:
-    """The hashed traffic that each queue of ``before`` gives to each of ``after``."""
-    shape = before.queues, after.queues
-    crossing = np.zeros(shape)
-    for rows, weights in traffic.parts:
-        way = np.ravel_multi_index((_queues(rows, before), _queues(rows, after)), shape)
-        crossing += np.bincount(way, weights, crossing.size).reshape(shape)
-    return crossing
+def _renamed(traffic: Traffic, before: RssConfig, after: RssConfig) -> RssConfig:
+    """``after`` with its queues numbered so that more stays where it is.
 
-
-def _names(crossing: NDArray[np.float64], after: RssConfig) -> NDArray[np.intp]:
-    """Other numbers for the queues of a new table, with which more stays where it is.
-
-    The largest shares choose first. The queue of packets without a hash keeps its number.
+    The queues that share most with a present one choose first. That of packets without
+    a hash keeps its number.
     """
-    names = np.full(after.queues, -1)
-    names[after.unclassified_queue] = after.unclassified_queue
-    stays = crossing[: after.queues]
-    for way in np.argsort(-stays, axis=None, kind="stable"):
-        old, new = divmod(int(way), after.queues)
-        if names[new] < 0 and old not in names:
-            names[new] = old
-    names[names < 0] = np.setdiff1d(np.arange(after.queues), names)
-    return names
+    shape = before.queues, after.queues
+    shared = np.zeros(before.queues * after.queues)
+    for rows, weights in traffic.parts:
+        pairs = np.ravel_multi_index((_queues(rows, before), _queues(rows, after)), shape)
+        shared += np.bincount(pairs, weights, len(shared))
+    numbers = {after.unclassified_queue: after.unclassified_queue}
+    free = set(range(after.queues)) - {after.unclassified_queue}
+    some = np.flatnonzero(shared)
+    for pair in some[np.argsort(-shared[some], kind="stable")].tolist():
+        old, new = divmod(pair, after.queues)
+        if new not in numbers and old in free:
+            numbers[new] = old
+            free.remove(old)
+    unnumbered = (queue for queue in range(after.queues) if queue not in numbers)
+    numbers.update(zip(unnumbered, sorted(free), strict=True))
+    return after.replace(indirection_table=[numbers[q] for q in after.indirection_table])
 
 
-def _moved(crossing: NDArray[np.float64]) -> float:
+def _moved(traffic: Traffic, before: RssConfig, after: RssConfig) -> float:
     """Share of the hashed traffic that goes to another queue."""
-    total = crossing.sum()
-    return float((total - np.trace(crossing)) / total) if total else 0.0
+    total = moved = 0.0
+    for rows, weights in traffic.parts:
+        queues = (_queues(rows, rss) for rss in (before, after))
+        moved += float(weights[np.not_equal(*queues)].sum())
+        total += float(weights.sum())
+    return moved / total if total else 0.0
 
 
 def _queues(rows: Rows, rss: RssConfig) -> NDArray[np.intp]:

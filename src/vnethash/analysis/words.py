@@ -10,7 +10,7 @@ REASONS: Final[Mapping[Reason, str]] = {
     Reason.NOT_IP: "not IP",
     Reason.BROKEN_IP: "IP header cut short or malformed",
     Reason.TYPE_OFF: "hash type not enabled",
-    Reason.LINK_TYPE: "link type without IP",
+    Reason.LINK_TYPE: "link type that is not read",
 }
 
 _ETHER_TYPES: Final = {

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 FilesArgument = Annotated[
     list[str],
     typer.Argument(
-        metavar="FILE...",
+        metavar="FILE",
         help="Captures (pcap, pcapng) and flow tables (CSV, Zeek logs, Parquet and others), "
         "compressed with gzip, zstd, xz or bzip2 as well; folders of them, addresses in object "
         "stores, or - for standard input.",
@@ -162,6 +162,8 @@ def analyze_with_progress(
 
     given = None if columns is None else parse_columns(columns)
     window_ns = round(parse_duration(window, "window", "1us") * 1e9)
+    if jobs is not None and (cluster is not None or workers is not None):
+        raise ConfigError("jobs", "are of this process, and the workers read", hint="leave it out")
     if cluster is not None and workers is not None:
         raise ConfigError("workers", "are those of the cluster", hint="leave out one of the two")
     found = find_files(files)
@@ -300,15 +302,9 @@ def _evenness(analysis: "Analysis", by: Measure) -> str:
 
 
 def _windows(analysis: "Analysis", by: Measure) -> "Table":
-    from rich.table import Table
-
     from vnethash.analysis.text import moment
 
-    table = Table(box=None, pad_edge=False)
-    table.add_column("window")
-    for queue in range(analysis.rss.queues):
-        table.add_column(str(queue), justify="right")
-    table.add_column("of the mean", justify="right")
+    table = _table("window", *map(str, range(analysis.rss.queues)), "of the mean")
     if analysis.windows is not None:
         loads = analysis.windows.by_queue(analysis.rss)[by is Measure.BYTES]
         for start, row in zip(analysis.windows.starts_ns.tolist(), loads, strict=True):

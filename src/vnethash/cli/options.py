@@ -209,6 +209,6 @@ def config_from_options(
     else:
         if queues is None:
             table = changes.get("indirection_table", ())
-            queues = max((DEFAULT_QUEUES, *(entry + 1 for entry in table)))
+            queues = max(table) + 1 if table else DEFAULT_QUEUES
         base = RssConfig.default(queues)
     return base.replace(**changes)

@@ -4,7 +4,7 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -15,8 +15,8 @@ from vnethash.errors import ConfigError, VnethashError
 if TYPE_CHECKING:
     from rich.console import Console
 
-# Tables in a file or a pipe need not fit a terminal.
-_PIPE_WIDTH = 120
+# Tables in a file or a pipe need not fit a terminal: they are as wide as they need.
+_PIPE_WIDTH = 10_000
 
 
 @cache
@@ -89,8 +89,15 @@ def print_failure(error: VnethashError, *, as_json: bool) -> None:
     print_error(error.message, kind=type(error).__name__, hint=error.hint, as_json=as_json, **extra)
 
 
-def check_output(file: Path, option: str = "output") -> None:
-    """See that ``file`` can be written, before long work. Raises ConfigError."""
+def check_output(file: Path, option: str = "output", inputs: Iterable[str] = ()) -> None:
+    """See that ``file`` can be written, before long work, and is none of what is read.
+
+    Raises ConfigError.
+    """
+    if str(file) == "-":
+        raise ConfigError(option, "- is no file", hint="/dev/stdout is standard output")
+    if file.resolve() in (Path(name).resolve() for name in inputs):
+        raise ConfigError(option, f"{file} is read, and would be written over")
     if file.is_dir():
         raise ConfigError(option, f"{file} is a folder", hint="name a file in it")
     if not file.parent.is_dir():

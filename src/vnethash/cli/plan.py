@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 """``vnethash plan``: a key and an indirection table that even out traffic."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,12 +39,19 @@ if TYPE_CHECKING:
     from vnethash.rss.config import RssConfig
 
 
+# Parameters that only make sense with --find-port, and those that do without.
+_OF_PORTS = ("queue", "proto", "span", "count")
+_OF_PLANS = (
+    *("by", "jobs", "columns", "cluster", "workers", "symmetric", "keep_key", "few_moves"),
+    *("for_ethtool", "entries", "tolerance", "seed", "candidates", "judge_by", "device", "output"),
+)
+
+
 def plan_command(
+    ctx: typer.Context,
     files: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[FILE]...", help="Traffic, as `vnethash analyze` takes it; - is stdin."
-        ),
+        typer.Argument(metavar="FILE", help="Traffic, as `vnethash analyze` takes it; - is stdin."),
     ] = None,
     queues: Annotated[
         int | None,
@@ -170,16 +178,21 @@ def plan_command(
     the optimum, and how to set it. The same input has the same answer. The other
     way round, --find-port keeps the configuration and fits a flow to it: it needs no traffic.
     """
-    named = {"file": files, "judge": judge_by, "present": [str(present)]}
+    named = {
+        "file": files,
+        "judge": judge_by,
+        "present": [str(present)],
+        "config": [str(config)],
+    }
     standard_input = [name for name, paths in named.items() if "-" in (paths or ())]
     if len(standard_input) > 1:
         raise ConfigError(standard_input[1], "- is standard input, which is read already")
     changes = changes_from_options(key, types, indirection, unclassified, tunnels)
     rss = _present(present, config, queues, changes)
-    asked = {"--queue": queue, "--proto": proto, "--range": span, "--count": count}
     if find is not None:
         if files:
             raise ConfigError("find_port", "needs no traffic: leave the files out")
+        _refuse(ctx, _OF_PLANS, "does not go with --find-port")
         if queue is None:
             raise ConfigError("queue", "is needed with --find-port")
         find_port(
@@ -192,9 +205,9 @@ def plan_command(
             as_json=json,
         )
         return
-    for option, value in asked.items():
-        if value is not None:
-            raise ConfigError(option.removeprefix("--"), "goes with --find-port alone")
+    _refuse(ctx, _OF_PORTS, "goes with --find-port alone")
+    if few_moves or keep_key:
+        _refuse(ctx, ("candidates", "seed"), "is for trying keys, and the key is kept")
     if not files:
         raise ConfigError("file", "is missing: traffic to plan for", hint="give a capture")
 
@@ -216,7 +229,7 @@ def plan_command(
         tolerance=None if tolerance is None else parse_share(tolerance),
     )
     if output is not None:
-        check_output(output)
+        check_output(output, inputs=[*files, *(judge_by or ())])
 
     def analyzed(files: list[str]) -> "Analysis":
         analysis = analyze_with_progress(
@@ -247,6 +260,15 @@ def plan_command(
     else:
         print_plan(plan, judgement, device, output)
     tell_failures(seen, as_json=json)
+
+
+def _refuse(ctx: typer.Context, names: Iterable[str], why: str) -> None:
+    """ConfigError if one of these parameters was given."""
+    for parameter in ctx.command.params:
+        if parameter.name in names:
+            source = ctx.get_parameter_source(parameter.name)
+            if source is not None and source.name == "COMMANDLINE":
+                raise ConfigError(parameter.opts[0].removeprefix("--"), why)
 
 
 def _present(

@@ -41,31 +41,34 @@ def print_plan(
 def _queues(plan: "TrafficPlan") -> "Table":
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False)
-    table.add_column("queue", justify="right")
-    for side in ("before", "after"):
-        table.add_column(side, justify="right")
-        table.add_column("of mean", justify="right")
-        table.add_column("", min_width=_BAR)
     sides = plan.loads_before, plan.loads_after
     highest = max(*sides[0], *sides[1]) or 1.0
+    # Both bars have the room that numbers, headings and seven columns' gaps leave.
+    numbers = sum(max(len(f"{max(loads):,}"), len("before")) for loads in sides)
+    bar = min(_BAR, max((console().width - numbers - len("queue" + 2 * "of mean") - 12) // 2, 0))
+    table = Table(box=None, pad_edge=False)
+    table.add_column("queue", justify="right", no_wrap=True)
+    for side in ("before", "after"):
+        table.add_column(side, justify="right", no_wrap=True)
+        table.add_column("of mean", justify="right", no_wrap=True)
+        table.add_column("", width=bar, no_wrap=True)
     for queue in range(max(map(len, sides))):
         cells: list[str | Text] = [str(queue)]
         for loads in sides:
             if queue < len(loads):
-                cells += _cells(loads[queue], sum(loads) / len(loads), highest)
+                cells += _cells(loads[queue], sum(loads) / len(loads), highest, bar)
             else:
                 cells += ["-", "", ""]
         table.add_row(*cells)
     return table
 
 
-def _cells(load: float, mean: float, highest: float) -> "list[str | Text]":
+def _cells(load: float, mean: float, highest: float, bar: int) -> "list[str | Text]":
     from rich.text import Text
 
     share = load / mean if mean else 1.0
     style = "green" if share <= 1.05 else "yellow" if share <= 1.25 else "red"
-    return [f"{load:,.0f}", f"{share:.0%}", Text("█" * round(_BAR * load / highest), style=style)]
+    return [f"{load:,.0f}", f"{share:.0%}", Text("█" * round(bar * load / highest), style=style)]
 
 
 def _quality(plan: "TrafficPlan") -> list[str]:
@@ -81,7 +84,8 @@ def _quality(plan: "TrafficPlan") -> list[str]:
     else:
         lines.append(f"so this is at most {plan.above_bound:.2%} above the optimum")
     if not plan.changed:
-        return [*lines, "nothing to gain: the configuration stays as it is"]
+        kept = "nothing was found that is evener by more than the tolerance"
+        return [*lines, f"{kept}: the configuration stays as it is"]
     moved = f"{plan.moved:.1%} of what is hashed goes to another queue"
     if plan.moved_entries is not None:
         moved += f": {plan.moved_entries} of {len(plan.after.indirection_table)} entries change"
@@ -109,7 +113,7 @@ def _bound(plan: "TrafficPlan") -> str:
         case Limit.EVEN:
             return f"{under} {load}, when all share alike"
         case Limit.LARGEST:
-            if plan.symmetric:
+            if plan.aim.symmetric:
                 return f"{under} {load}: {share:.1%} of all are flows no symmetric key can part"
             return f"{under} {load}: the heaviest flow is {share:.1%} of all"
         case Limit.SHARED:
@@ -126,14 +130,21 @@ def _how_to(plan: "TrafficPlan", device: str, output: "Path | None") -> dict[str
     file = output or "plan.json"
     saved = "written to" if output else "with --output"
     taps = f"taps, as planned ({saved} {file})"
-    guest = [plan.ethtool_line(device)]
-    if plan.ethtool != plan.after:
-        guest.append(
-            "not the table above: ethtool -X puts each queue once in a row; "
-            f"with the best that does, the imbalance is {imbalance(plan.ethtool_loads):.3f}"
-        )
-    if max(plan.ethtool_loads) > 1.01 * max(plan.loads_after):
-        guest.append("--for-ethtool looks for a key with which such a table is more even")
+    if plan.ethtool is None:
+        guest = [
+            "ethtool -X cannot set this table, as it puts each queue once in a row; "
+            "what it can set moves more: plan without --few-moves for that"
+        ]
+    else:
+        guest = [plan.ethtool.line(device)]
+        if plan.ethtool.rss != plan.after:
+            guest.append(
+                "not the table above: ethtool -X puts each queue once in a row; with the best "
+                f"that does, the imbalance is {imbalance(plan.ethtool.loads):.3f} and "
+                f"{plan.ethtool.moved:.1%} moves"
+            )
+            if not plan.aim.keep_key and max(plan.ethtool.loads) > 1.01 * max(plan.loads_after):
+                guest.append("--for-ethtool looks for a key with which such a table is more even")
     return {
         taps: [f"vnethash attach TAP --config {file}"],
         "guests and NICs, by ethtool": guest,

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 """``vnethash report``: an analysis as a page to be read and shared, and as pictures."""
 
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -89,10 +90,10 @@ def report_command(
 
     rss = config_from_options(queues, key, types, indirection, unclassified, config, tunnels)
     anonymizer = anonymizer_from_options(anonymize, anonymize_key)
-    check_output(output)
+    check_output(output, inputs=files)
     for target in plot or ():
         if not check_target(target):
-            check_output(target, "plot")
+            check_output(target, "plot", inputs=[*files, str(output)])
     analysis = analyze_with_progress(
         files,
         rss,
@@ -102,7 +103,9 @@ def report_command(
         cluster=cluster,
         workers=workers,
     )
-    after, advice = _planned(analysis, by) if plan else (None, [])
+    # With a key that all can make, a page would tell more of addresses than it may.
+    seed = 0 if anonymizer is None else secrets.randbits(64)
+    after, advice = _planned(analysis, by, seed) if plan else (None, [])
     shown = shareable(analysis, anonymizer)
     if after is not None and anonymizer is not None:
         after, advice = shareable(after, anonymizer), []  # whose line may tell a key
@@ -122,12 +125,13 @@ def report_command(
     tell_failures([analysis], as_json=json)
 
 
-def _planned(analysis: "Analysis", by: Measure) -> "tuple[Analysis | None, list[str]]":
+def _planned(analysis: "Analysis", by: Measure, seed: int) -> "tuple[Analysis | None, list[str]]":
     """The same traffic under a plan, and the line that sets it; None without traffic."""
     from vnethash.analysis.planning import Aim, plan_analysis
 
     if not analysis.packets:
         return None, []
-    plan = plan_analysis(analysis, Aim(measure=by))
-    line = [plan.ethtool_line("eth0")] if plan.ethtool == plan.after else []
+    plan = plan_analysis(analysis, Aim(measure=by, seed=seed))
+    ethtool = plan.ethtool
+    line = [ethtool.line("eth0")] if ethtool and ethtool.rss == plan.after else []
     return analysis.under(plan.after), line

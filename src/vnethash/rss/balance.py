@@ -61,7 +61,7 @@ def imbalance(loads: Sequence[float]) -> float:
 def check_tolerance(tolerance: float) -> float:
     """``tolerance`` itself; ConfigError unless it is from 0.01 to 1."""
     if not 0.01 <= tolerance <= 1:
-        raise ConfigError("tolerance", f"must be from 1% to 100% of the mean, not {tolerance:.4g}")
+        raise ConfigError("tolerance", f"must be from 1% to 100%, not {tolerance:.4g}")
     return tolerance
 
 

@@ -19,6 +19,7 @@ from vnethash.errors import ConfigError, NoPort
 from vnethash.rss.config import RssConfig
 from vnethash.rss.dissect import Protocol
 from vnethash.rss.reference import Explanation, explain_tuple, toeplitz
+from vnethash.rss.tunnels import UDP_TUNNELS
 
 EPHEMERAL = range(32768, 61000)
 """Where Linux takes ports from that nobody chooses (net.ipv4.ip_local_port_range)."""
@@ -156,6 +157,12 @@ def find_ports(
             "port",
             "must be given for one of the two ends: that of the other is looked for",
             hint="write SRC DST:PORT for a source port, SRC:PORT DST for a destination port",
+        )
+    if protocol is Protocol.UDP and config.tunnels & UDP_TUNNELS.get(destination_port or 0, 0):
+        raise NoPort(
+            queue,
+            f"what goes to UDP port {destination_port} is a tunnel and steered by what it carries",
+            hint="ask for a flow within it, or leave its tunnel type out",
         )
     sought = "source" if source_port is None else "destination"
     # A port of 0 adds nothing to the hash.

@@ -6,7 +6,9 @@ outer headers, up to the tunnel's own, say whether a packet is of a tunnel;
 what it carries does not matter for that.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from vnethash.virtio.hash_types import TunnelType
 
@@ -24,6 +26,14 @@ _GRE_IN_UDP_PORT = 4754
 _VXLAN_PORT = 4789
 _VXLAN_GPE_PORT = 4790
 _GENEVE_PORT = 6081
+
+UDP_TUNNELS: Final[Mapping[int, TunnelType]] = {
+    _GRE_IN_UDP_PORT: TunnelType.GRE_UDP,
+    _VXLAN_PORT: TunnelType.VXLAN,
+    _VXLAN_GPE_PORT: TunnelType.VXLAN_GPE,
+    _GENEVE_PORT: TunnelType.GENEVE,
+}
+"""What comes to a UDP destination port."""
 
 
 @dataclass(frozen=True, slots=True)

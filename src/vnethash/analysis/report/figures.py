@@ -17,9 +17,10 @@ from vnethash.analysis.result import Analysis
 from vnethash.analysis.text import amount, times
 from vnethash.stats import Measure
 
+STEPS = 60
+"""Of time, in pictures and in what is said of them."""
 _BARS = 64
-_STEPS = 100
-_MAP_STEPS, _MAP_QUEUES = 48, 16
+_MAP_QUEUES = 16
 _CELLS = 1024
 """What one picture has room for, and a file of reasonable size."""
 
@@ -61,14 +62,14 @@ class Frame:
 def figures(analysis: Analysis, after: Analysis | None, frame: Frame) -> list[Figure]:
     """All pictures there is something to draw for. Raises DependencyMissing."""
     made = [_queues(analysis, after, frame)]
-    series = series_of(analysis, frame.by, _STEPS)
+    series = series_of(analysis, frame.by, STEPS)
     if series is not None:
         if analysis.rss.queues <= len(QUEUE_COLOURS):
             made.append(_lines(series, frame))
         else:
             made.append(_time_map(analysis, frame))
         if analysis.rss.queues > 1 and not np.isnan(series.imbalances).all():
-            planned = None if after is None else series_of(after, frame.by, _STEPS)
+            planned = None if after is None else series_of(after, frame.by, STEPS)
             made.append(_imbalance(series, planned, frame))
     made.append(_buckets("buckets", "Load of the table's entries", analysis, (), frame))
     if after is not None:
@@ -179,7 +180,7 @@ def _lines(series: Series, frame: Frame) -> Figure:
 
 def _time_map(analysis: Analysis, frame: Frame) -> Figure:
     alt = _altair()
-    series = series_of(analysis, frame.by, _MAP_STEPS)
+    series = series_of(analysis, frame.by, STEPS)
     assert series is not None
     factor, unit = frame.rate
     per_second = series.per_second * factor

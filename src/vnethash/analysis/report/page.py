@@ -10,7 +10,7 @@ from vnethash import __version__
 from vnethash.analysis.extras import load
 from vnethash.analysis.report import sentences, tables
 from vnethash.analysis.report.drawing import inline_svg
-from vnethash.analysis.report.figures import Figure, Frame, figures
+from vnethash.analysis.report.figures import STEPS, Figure, Frame, figures
 from vnethash.analysis.report.theme import DARK, FONT, LIGHT, PAGE, css_variables
 from vnethash.analysis.result import Analysis
 from vnethash.analysis.text import amount, count, moment
@@ -19,7 +19,6 @@ from vnethash.stats import Measure
 WIDE, NARROW = 880, 340
 """Widths that each picture is drawn in, in pixels; the page shows one of them."""
 
-_STEPS = 60
 _TEMPLATES = Path(__file__).parent
 
 
@@ -51,7 +50,7 @@ def html(
         facts=sentences,
         tables=tables,
         measure=by,
-        steps=_STEPS,
+        steps=STEPS,
         overview=_overview(analysis),
         period=period(analysis),
         advice=tuple(advice),

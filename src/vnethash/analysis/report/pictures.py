@@ -37,7 +37,7 @@ def draw(
 
 def check_target(target: Path) -> bool:
     """Whether `draw` takes it for a folder. Raises ConfigError for a file of another kind."""
-    if target.is_dir() or not target.suffix:
+    if target.is_dir() or not (target.suffix or target.exists()):
         return True
     if target.suffix.lower() not in (".png", ".svg"):
         raise ConfigError(

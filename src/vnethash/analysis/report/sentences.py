@@ -133,7 +133,7 @@ def _course(
 def about_plan(before: Analysis, after: Analysis, by: Measure) -> list[str]:
     """Sentences on what another configuration changes."""
     if after.rss == before.rss:
-        return ["Nothing: no key and table that were tried are evener than those of now."]
+        return ["Nothing: no key and table that were tried are evener by more than 1%."]
     was, will = evenness_of(before, by), evenness_of(after, by)
     sentences = [
         f"The busiest queue gets {times(will.imbalance)} the mean, instead of "
