@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 """The analysis on a Dask cluster is the local one, to the last digit, whoever dies on the way."""
 
+import asyncio
 import dataclasses
 import gzip
 import logging
@@ -27,7 +28,7 @@ from tests.captures import (
     pcapng_section,
     random_frames,
 )
-from vnethash.analysis.cluster import analyze_cluster
+from vnethash.analysis.cluster import analyze_cluster, connected
 from vnethash.analysis.local import analyze
 from vnethash.analysis.tables import Role
 from vnethash.cli.main import run
@@ -209,6 +210,38 @@ def test_an_embedded_cluster(tmp_path: Path, capfd: pytest.CaptureFixture[str]) 
     assert capfd.readouterr() == ("", "")
 
 
+def test_other_users_are_not_let_in() -> None:
+    stranger = distributed.security.Security.temporary()
+    with connected(None, 1) as client:
+        (worker,) = client.scheduler_info()["workers"]
+        for where in (client.scheduler.address, worker):
+            assert where.startswith("tls://127.0.0.1:")
+            plain = where.replace("tls://", "tcp://")
+            for address, security in ((where, stranger), (plain, None)):
+                with pytest.raises(OSError, match=r"[Tt]imed out|before comm was established"):
+                    hail(address, security)
+        assert client.submit(sum, [1, 2]).result() == 3
+
+
+def hail(address: str, security: Any) -> Any:
+    """Ask a server of Dask who it is, as all who connect do."""
+
+    async def ask() -> Any:
+        arguments = {} if security is None else security.get_connection_args("client")
+        async with distributed.core.rpc(
+            address, timeout=2, deserialize=False, connection_args=arguments
+        ) as server:
+            return await server.identity()
+
+    return asyncio.run(asyncio.wait_for(ask(), 5))
+
+
+def test_workers_here_need_cryptography(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    with pytest.raises(DependencyMissing, match="need cryptography"):
+        analyze_cluster(folder_of_captures(tmp_path / "small", 1), RSS, workers=1)
+
+
 def listeners() -> set[str]:
     """Where this process and its children wait for connections."""
     inodes = set()
@@ -329,6 +362,18 @@ class TestErrors:
                 analyze_cluster(paths, RSS, cluster=where)
         with pytest.raises(ClusterError, match="no Dask scheduler answers at nonsense://"):
             analyze_cluster(paths, RSS, cluster="nonsense://x")
+
+    @pytest.mark.parametrize(
+        "where", ["", "localhost", "tcp://localhost", "foo://x:1", "tcp://h:x"]
+    )
+    def test_malformed_addresses(
+        self, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Said before a client is made, which would hang when it is given up."""
+        monkeypatch.setattr(distributed, "Client", None)
+        paths = folder_of_captures(tmp_path / "small", 1)
+        with pytest.raises(ClusterError, match=f"no Dask scheduler answers at {where}"):
+            analyze_cluster(paths, RSS, cluster=where)
 
     def test_no_workers(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setattr("vnethash.analysis.cluster._PATIENCE", 0.5)

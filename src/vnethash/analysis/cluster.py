@@ -100,13 +100,24 @@ def connected(address: str | None, workers: int | None) -> Iterator[Any]:
             f"a cluster needs Dask: {error}", hint="pip install 'vnethash[dask]'"
         ) from error
     if address is None:
-        # Nobody else is to reach it, and nobody looks at it: a port that is free, no dashboard.
+        try:
+            # A scheduler executes what its clients send, and all users of a machine reach its
+            # loopback: only who has this certificate, made for this run, is let in.
+            security = distributed.security.Security.temporary()
+        except ImportError as error:
+            raise DependencyMissing(
+                f"workers on this machine need cryptography: {error}",
+                hint="pip install 'vnethash[dask]'",
+            ) from error
+        # Nobody looks at it: a port that is free, no dashboard.
         with (
             TemporaryDirectory(prefix="vnethash-") as folder,
             distributed.LocalCluster(
                 n_workers=workers or len(os.sched_getaffinity(0)),
                 threads_per_worker=1,
                 host="127.0.0.1",
+                protocol="tls://",
+                security=security,
                 dashboard_address=None,
                 scheduler_kwargs={"dashboard_address": "127.0.0.1:0", "local_directory": folder},
                 local_directory=folder,
@@ -117,6 +128,8 @@ def connected(address: str | None, workers: int | None) -> Iterator[Any]:
             yield client
         return
     try:
+        # A Client does not see what is wrong with one until it is half made, and hangs then.
+        import_module("distributed.comm.addressing").get_address_host(address)
         client = distributed.Client(address, timeout=_PATIENCE, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         raise ClusterError(
