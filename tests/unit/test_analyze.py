@@ -201,7 +201,7 @@ def test_a_folder_of_many_files_of_which_one_is_damaged(
     assert len(found["files"]) == 10_000
     (error,) = map(json.loads, out.err.splitlines())
     assert "42/42.pcap: truncated frame: file ends 20 bytes too early at byte" in error["error"]
-    assert "the 2 packets before count" in error["error"]
+    assert "the 2 packets that were read count" in error["error"]
 
 
 @pytest.mark.parametrize(
@@ -227,6 +227,36 @@ def test_files_that_are_no_captures_are_told_and_the_rest_read(
     out = capsys.readouterr()
     assert f"{len(frames)} packets" in out.out
     assert message in " ".join(out.err.split())
+
+
+def test_what_to_do_about_a_file_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "flows.csv"
+    table.write_text("host_a,host_b\n192.0.2.1,198.51.100.7\n")
+    packed = tmp_path / "packed.pcap"
+    packed.write_bytes(b"\x04\x22\x4d\x18" + bytes(40))
+    assert run(["analyze", str(table)]) == 1
+    assert "hint: --columns source=NAME; its columns are: host_a" in capsys.readouterr().err
+    assert run(["analyze", str(table), str(packed), "--json"]) == 1
+    of_table, of_capture = map(json.loads, capsys.readouterr().err.splitlines())
+    assert of_table["kind"] == "FlowTableError"
+    assert of_table["hint"].startswith("--columns source=NAME")
+    assert of_capture["kind"] == "CaptureError"
+
+
+@pytest.mark.parametrize(
+    ("rows", "kept"),
+    [(0, "'x')"), (1, "; the packet that was read counts"), (2, "; the 2 packets that were read")],
+)
+def test_rows_behind_one_that_cannot_be_read_count(
+    tmp_path: Path, rows: int, kept: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "flows.csv"
+    good = "192.0.2.1,198.51.100.7,1,2,6\n"
+    table.write_text(f"src,dst,sport,dport,proto\n{good.replace('1,2', 'x,2')}{good * rows}")
+    assert run(["analyze", str(table), "--json"]) == 1
+    assert kept in json.loads(capsys.readouterr().err)["error"]
 
 
 def test_a_file_that_may_not_be_read_is_told(tmp_path: Path) -> None:

@@ -145,7 +145,9 @@ def test_order_of_equal_flows_tells_nothing() -> None:
 
 
 def test_files_have_numbers_for_names() -> None:
-    broken = Source("/home/alice/bank.pcap", 3, 99, "/home/alice/bank.pcap: cut short", 99)
+    broken = Source(
+        "/home/alice/bank.pcap", 3, 99, "/home/alice/bank.pcap: cut short", 99, "say bank"
+    )
     real = analysis_of(RSS, random_flows(5), sources=(Source("a.pcap", 1, 2), broken))
     for path, error, left in (
         ("-", "section header with byte-order magic 00", "section header with byte-order magic 00"),

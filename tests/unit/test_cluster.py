@@ -374,6 +374,8 @@ class TestErrors:
         paths = folder_of_captures(tmp_path / "small", 1)
         with pytest.raises(ClusterError, match=f"no Dask scheduler answers at {where}"):
             analyze_cluster(paths, RSS, cluster=where)
+        with pytest.raises(ClusterError, match="has no certificates in its configuration"):
+            analyze_cluster(paths, RSS, cluster="tls://127.0.0.1:8786")
 
     def test_no_workers(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setattr("vnethash.analysis.cluster._PATIENCE", 0.5)

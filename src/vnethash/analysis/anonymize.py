@@ -151,7 +151,7 @@ def _nameless(number: int, source: Source) -> Source:
     if error:
         for private in (_QUOTED, _ADDRESS):
             error = private.sub("…", error)
-    return dataclasses.replace(source, path=name, error=error)
+    return dataclasses.replace(source, path=name, error=error, hint=None)
 
 
 def _private(path: Any, flags: int) -> int:

@@ -61,6 +61,7 @@ class Seam:
     error: str | None = None
     offset: int | None = None
     """Where it broke."""
+    hint: str | None = None
 
 
 def split(file: File, block_bytes: int) -> tuple[Block, ...]:
@@ -114,12 +115,12 @@ def count_block(block: Block, rss: RssConfig, window_ns: int) -> tuple[Seam, Ana
                 for frames in walker:
                     census.add_frames(frames.memory, frames.frames)
             except CaptureError as error:
-                seam = Seam(place, None, census.packets, error.reason, error.offset)
+                seam = Seam(place, None, census.packets, error.reason, error.offset, error.hint)
             else:
                 seam = Seam(place, Place(walker.offset, walker.state), census.packets)
     except CaptureError as error:
         # Of a file that has gone away meanwhile; counting it anew would not bring it back.
-        seam = Seam(block.known, None, 0, error.reason, error.offset)
+        seam = Seam(block.known, None, 0, error.reason, error.offset, error.hint)
     return seam, census.result(ordered=False)
 
 
@@ -135,7 +136,9 @@ class Joint:
         self._place: Place | None = None
         self._guess = blocks[-1].guess
         self._packets = 0
-        self._error: tuple[str | None, int | None] = (None, None)
+        self._error: str | None = None
+        self._offset: int | None = None
+        self._hint: str | None = None
         self._is_broken = False
 
     def put(self, number: int, seam: Seam) -> None:
@@ -163,7 +166,8 @@ class Joint:
         if number in self._lost:
             self._next += 1
             self._is_broken = True
-            self._error = self._lost[number], self._place.offset if self._place else 0
+            self._error = self._lost[number]
+            self._offset = self._place.offset if self._place else 0
             return number, False
         seam = self._seams.get(number)
         if seam is None:
@@ -174,7 +178,7 @@ class Joint:
         self._packets += seam.packets
         if seam.ended is None:
             self._is_broken = True
-            self._error = seam.error, seam.offset
+            self._error, self._offset, self._hint = seam.error, seam.offset, seam.hint
         self._place = seam.ended
         return number, True
 
@@ -198,6 +202,6 @@ class Joint:
 
     def source(self) -> Source:
         """What is told of the file, when all is done."""
-        error, offset = self._error
-        read = self._size if error is None or offset is None else offset
-        return Source(self._blocks[0].path, self._packets, read, error, offset)
+        read = self._size if self._error is None or self._offset is None else self._offset
+        path = self._blocks[0].path
+        return Source(path, self._packets, read, self._error, self._offset, self._hint)

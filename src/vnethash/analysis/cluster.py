@@ -128,8 +128,7 @@ def connected(address: str | None, workers: int | None) -> Iterator[Any]:
             yield client
         return
     try:
-        # A Client does not see what is wrong with one until it is half made, and hangs then.
-        import_module("distributed.comm.addressing").get_address_host(address)
+        _check(address)
         client = distributed.Client(address, timeout=_PATIENCE, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         raise ClusterError(
@@ -145,6 +144,19 @@ def connected(address: str | None, workers: int | None) -> Iterator[Any]:
                 hint=f"start some with `dask worker {address}`",
             ) from error
         yield client
+
+
+def _check(address: str) -> None:
+    """Raise ValueError or OSError if a scheduler cannot be asked there.
+
+    A Client does not see that until it is half made, and hangs when it is given up.
+    """
+    addressing = import_module("distributed.comm.addressing")
+    addressing.get_address_host(address)
+    security = import_module("distributed.security").Security()  # as Dask is configured
+    is_tls = addressing.parse_address(address)[0] in ("tls", "wss")
+    if is_tls and security.get_connection_args("client").get("ssl_context") is None:
+        raise ValueError("Dask has no certificates in its configuration (distributed.comm.tls)")
 
 
 class _Run:

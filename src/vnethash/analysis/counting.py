@@ -29,6 +29,8 @@ def count_file(
     packets = before = read = 0
     error: str | None = None
     offset: int | None = None
+    hint: str | None = None
+    kind: str | None = None
     is_compressed = False
     try:
         with open_stream(path) as stream:
@@ -44,14 +46,15 @@ def count_file(
                 before = read
             read = max(read, stream.bytes_read)
     except CaptureError as caught:
-        error, offset = caught.reason, caught.offset
+        error, offset, hint = caught.reason, caught.offset, caught.hint
         if offset is not None and not is_compressed:
             read = offset  # a megabyte is read at once, but this is as far as it is good
     except FlowTableError as caught:
-        error = caught.reason
+        error, hint, kind = caught.reason, caught.hint, type(caught).__name__
     except DependencyMissing as caught:
         error = f"{caught} ({caught.hint})" if caught.hint else str(caught)
-    return Source(path, packets, read, error, offset)
+        kind = type(caught).__name__
+    return Source(path, packets, read, error, offset, hint, kind)
 
 
 def count_rows(

@@ -75,7 +75,7 @@ def analyze_table(
     has no columns of addresses, and DependencyMissing without pyarrow.
     """
     census = Census(rss or RssConfig.default(4), window_ns=window_ns)
-    packets, error = 0, None
+    packets, error, kind = 0, None, None
     batches = read_arrow(table, columns)
     first = next(batches, None)  # what is wrong with the whole is no matter of rows
     whole = () if first is None else itertools.chain([first], batches)
@@ -83,5 +83,5 @@ def analyze_table(
         for more, _ in count_rows(census, whole, "table"):
             packets += more
     except FlowTableError as caught:
-        error = caught.reason
-    return census.result([Source("table", packets, 0, error)])
+        error, kind = caught.reason, type(caught).__name__
+    return census.result([Source("table", packets, 0, error, kind=kind)])

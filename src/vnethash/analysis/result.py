@@ -88,6 +88,10 @@ class Source:
     """What ended it before its end, or None."""
     offset: int | None = None
     """Where it broke, in bytes (of the capture, decompressed), if that is known."""
+    hint: str | None = None
+    """What to do about the error, if that is known."""
+    kind: str | None = None
+    """The class of the error, if it is not CaptureError."""
 
     @property
     def name(self) -> str:

@@ -194,13 +194,17 @@ def tell_failures(analyses: "Iterable[Analysis]", *, as_json: bool) -> None:
         return
     console().file.flush()
     for source in failed:
-        print_error(_failure(source), kind="CaptureError", hint=None, as_json=as_json)
+        kind = source.kind or "CaptureError"
+        print_error(_failure(source), kind=kind, hint=source.hint, as_json=as_json)
     raise typer.Exit(1)
 
 
 def _failure(source: "Source") -> str:
     where = f" at byte {source.offset}" if source.offset is not None else ""
-    kept = f"; the {source.packets:,} packets before count" if source.packets else ""
+    # Of a table, rows behind those that cannot be read count as well.
+    kept = {0: "", 1: "; the packet that was read counts"}.get(
+        source.packets, f"; the {source.packets:,} packets that were read count"
+    )
     return f"{source.name}: {source.error}{where}{kept}"
 
 
