@@ -30,6 +30,7 @@ from vnethash.analysis.files import find_files
 from vnethash.analysis.flows import heaviest_first
 from vnethash.analysis.statistics import evenness, over_time
 from vnethash.analysis.summary import heaviest, summary
+from vnethash.analysis.tables.files import _PARQUET_ENDINGS
 from vnethash.capture import Frame, open_capture, pcapng_blocks, write_pcap
 from vnethash.capture.stream import open_stream
 from vnethash.capture.walk import Walker
@@ -349,11 +350,19 @@ def test_a_folder_without_captures_is_an_error(
     err = " ".join(capsys.readouterr().err.split())
     assert "no captures or flow tables in this folder" in err
     assert "hint: they are found by names" in err
+    sample(tmp_path / "good.pcapng", 20)
+    (tmp_path / "empty").mkdir()
+    found = analyze([tmp_path / "empty", tmp_path / "good.pcapng"])
+    assert found.packets
+    assert [source.path for source in found.failed] == [str(tmp_path / "empty")]
 
 
 def test_what_is_found_in_a_folder(tmp_path: Path) -> None:
-    names = ["b.pcap", "a.pcap12", "c.PCAPNG.gz", "d.cap.zst", "e.csv", "f.parquet", "g.log.xz"]
-    for name in [*names, "notes.txt", "pcap", "x.pcap.bak"]:
+    names = ["b.pcap", "a.pcap12", "c.PCAPNG.gz", "d.cap.zst", "e.csv", "f.parquet"]
+    names += ["conn.log", "conn.12:00:00-13:00:00.log.gz", "1_vpcflowlogs_eu_fl-1_2.log.gz"]
+    names += ["eve.json", "g.jsonl", "h.ndjson.zst", *(f"i{end}" for end in _PARQUET_ENDINGS)]
+    no_tables = ["dns.log", "http.log.gz", "conn-summary.log", "conn.txt"]
+    for name in [*names, *no_tables, "notes.txt", "pcap", "x.pcap.bak"]:
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "z").mkdir()
     (tmp_path / "z" / "deep.pcap").write_bytes(b"xy")

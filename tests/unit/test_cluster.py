@@ -32,7 +32,7 @@ from vnethash.analysis.cluster import analyze_cluster, connected
 from vnethash.analysis.local import analyze
 from vnethash.analysis.tables import Role
 from vnethash.cli.main import run
-from vnethash.errors import CaptureError, ClusterError, ConfigError, DependencyMissing
+from vnethash.errors import ClusterError, ConfigError, DependencyMissing
 from vnethash.rss.config import RssConfig
 
 RSS = RssConfig.default(4)
@@ -341,14 +341,21 @@ class TestObjectStores:
         assert [source.path for source in found.sources[:1]] == ["memory:///bucket/day/000.pcap"]
 
     def test_what_is_not_there(self, address: str, tmp_path: Path) -> None:
-        with pytest.raises(CaptureError, match="no captures or flow tables at this file address"):
-            analyze_cluster([f"file://{tmp_path}/*.pcap"], RSS, cluster=address)
+        (good,) = folder_of_captures(tmp_path / "small", 1)
+        (tmp_path / "empty").mkdir()
+        paths = [f"file://{tmp_path}/*.pcap", tmp_path / "empty", good, "nosuch://bucket/x.pcap"]
+        found = analyze_cluster(paths, RSS, cluster=address)
+        assert_same(found, analyze(paths, RSS))
+        assert found.packets == 30
+        assert [source.error for source in found.failed] == [
+            "no captures or flow tables at this file address",
+            "no captures or flow tables in this folder",
+            "cannot be opened: Protocol not known: nosuch",
+        ]
         found = analyze_cluster([f"file://{tmp_path}/none.pcap"], RSS, cluster=address)
         assert "cannot open" in str(found.failed[0].error)
         found = analyze_cluster(["s3://bucket/x.pcap"], RSS, cluster=address)
         assert "s3fs" in str(found.failed[0].error)
-        with pytest.raises(CaptureError, match="Protocol not known"):
-            analyze_cluster(["nosuch://bucket/x.pcap"], RSS, cluster=address)
 
 
 class TestErrors:

@@ -191,6 +191,9 @@ class _Run:
         group: list[_Named] = []
         size = 0
         for number, file in enumerate(files):
+            if file.failure is not None:
+                self._sources[number] = Source.of_failure(file.path, file.failure)
+                continue
             path = file.path if "://" in file.path else os.path.abspath(file.path)
             named = _Named(number, file.path, path)
             if blocks := split(dataclasses.replace(file, path=path), block_bytes):

@@ -11,9 +11,14 @@ from typing import Final
 from vnethash.errors import CaptureError, ConfigError
 
 LOOKS_RIGHT: Final = re.compile(
-    r"\.(pcap|pcapng|cap|dmp|ntar|csv|tsv|parquet|log)\d*(\.(gz|zst|zstd|xz|bz2))?$", re.IGNORECASE
+    r"(\.(pcap|pcapng|cap|dmp|ntar|csv|tsv|json|jsonl|ndjson|parquet|pq)"
+    r"|(conn(?!-summary)|flow)[^/]*\.log)\d*(\.(gz|zst|zstd|xz|bz2))?$",
+    re.IGNORECASE,
 )
-"""Names of captures, those that tcpdump numbers too, and of flow tables."""
+"""Names of captures, those that tcpdump numbers too, and of flow tables.
+
+Of logs, Zeek's conn.log and those of AWS: Zeek writes many more into the same folder, which
+have addresses as well, but a line in dns.log is no packet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +27,16 @@ class File:
 
     path: str
     size: int | None = None
+    failure: CaptureError | None = None
+    """Why there is nothing to read: of a folder, or an address."""
 
 
 def find_files(paths: Iterable[str | os.PathLike[str]]) -> list[File]:
     """The files themselves, and of a folder, all below it with a name of captures or flow tables.
 
     Those of a folder come in the order of their names. Object stores are asked likewise
-    (see `find_objects`). A folder that cannot be read stands for what is in it, and
-    fails as a file would. Raises `CaptureError` if a folder
-    has none, ConfigError for standard input twice.
+    (see `find_objects`). A folder that cannot be read, or has none, stands for what is in
+    it, and fails as a file would. Raises ConfigError for standard input twice.
     """
     files: list[File] = []
     named = [os.fspath(path) for path in paths]
@@ -40,19 +46,23 @@ def find_files(paths: Iterable[str | os.PathLike[str]]) -> list[File]:
         if "://" in path:
             from vnethash.analysis.objects import find_objects
 
-            files += find_objects(path)
+            try:
+                files += find_objects(path)
+            except CaptureError as error:
+                files.append(File(path, 0, error))
             continue
         if path == "-" or not os.path.isdir(path):
             files.append(File(path, _size(path)))
             continue
         inside = _inside(path)
         if not inside:
-            raise CaptureError(
+            error = CaptureError(
                 path,
                 "no captures or flow tables in this folder",
                 hint="they are found by names such as .pcap, .pcapng, .pcap.gz, .csv or "
                 ".parquet; name others one by one",
             )
+            files.append(File(path, 0, error))
         files += [File(name, _size(name)) for name in sorted(inside)]
     return files
 

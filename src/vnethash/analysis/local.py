@@ -32,8 +32,7 @@ def analyze(
     cannot be read counts as far as it goes: `Analysis.failed` says which and why.
     ``jobs`` threads read files, or parts of large captures, by default one a CPU; the
     result does not depend on it. ``columns`` of flow tables are found by their usual
-    names, or given (see `parse_columns`). Raises ConfigError for ``window_ns`` (see `Census`), and
-    CaptureError for a folder without captures.
+    names, or given (see `parse_columns`). Raises ConfigError for ``window_ns`` (see `Census`).
     """
     files = find_files(paths)
     return analyze_files(

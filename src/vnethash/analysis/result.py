@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vnethash.analysis.flows import Flows, hash_flows
-from vnethash.errors import ConfigError
+from vnethash.errors import CaptureError, ConfigError
 from vnethash.rss.config import RssConfig
 from vnethash.rss.keys import MICROSOFT_KEY, SYMMETRIC_KEY
 from vnethash.rss.native import Hasher
@@ -92,6 +92,11 @@ class Source:
     """What to do about the error, if that is known."""
     kind: str | None = None
     """The class of the error, if it is not CaptureError."""
+
+    @classmethod
+    def of_failure(cls, path: str, error: CaptureError) -> "Source":
+        """One of which nothing could be read."""
+        return cls(path, 0, 0, error.reason, error.offset, error.hint)
 
     @property
     def name(self) -> str:

@@ -104,6 +104,9 @@ class Threads:
         self._jobs = min(jobs, len(self._todo))
 
     def _add(self, number: int, file: File, jobs: int) -> None:
+        if file.failure is not None:
+            self._sources[number] = Source.of_failure(file.path, file.failure)
+            return
         block_bytes = max(_BLOCK_LEAST, (file.size or 0) // (jobs * _BLOCKS_A_THREAD))
         blocks = split(file, block_bytes) if jobs > 1 else ()
         if not blocks:
