@@ -343,7 +343,12 @@ class TestObjectStores:
     def test_what_is_not_there(self, address: str, tmp_path: Path) -> None:
         (good,) = folder_of_captures(tmp_path / "small", 1)
         (tmp_path / "empty").mkdir()
-        paths = [f"file://{tmp_path}/*.pcap", tmp_path / "empty", good, "nosuch://bucket/x.pcap"]
+        paths = [
+            f"file://{tmp_path}/*.pcap",
+            str(tmp_path / "empty"),
+            str(good),
+            "nosuch://bucket/x.pcap",
+        ]
         found = analyze_cluster(paths, RSS, cluster=address)
         assert_same(found, analyze(paths, RSS))
         assert found.packets == 30

@@ -56,13 +56,13 @@ def find_files(paths: Iterable[str | os.PathLike[str]]) -> list[File]:
             continue
         inside = _inside(path)
         if not inside:
-            error = CaptureError(
+            nothing = CaptureError(
                 path,
                 "no captures or flow tables in this folder",
                 hint="they are found by names such as .pcap, .pcapng, .pcap.gz, .csv or "
                 ".parquet; name others one by one",
             )
-            files.append(File(path, 0, error))
+            files.append(File(path, 0, nothing))
         files += [File(name, _size(name)) for name in sorted(inside)]
     return files
 
