@@ -114,6 +114,17 @@ def test_an_interface_that_comes_later_costs_one_more_count(tmp_path: Path) -> N
     assert counted <= 2 * -(-len(CAPTURES["interface-later"]) // 10_000)
 
 
+def test_interfaces_that_come_all_the_time_cost_three_more_counts_at_most(tmp_path: Path) -> None:
+    path = tmp_path / "x.pcapng"
+    parts = [pcapng_interface() + pcapng_packets(FRAMES[n : n + 20]) for n in range(0, 400, 20)]
+    content = pcapng_section() + b"".join(parts)
+    path.write_bytes(content)
+    whole = analyze([path], RSS)
+    found, counted = by_blocks(path, 3000, random.Random(1))
+    assert_same(found, whole)
+    assert counted <= 4 * -(-len(content) // 3000)
+
+
 @given(
     st.sampled_from(sorted(CAPTURES)),
     st.floats(0, 1),

@@ -24,6 +24,8 @@ from vnethash.rss.config import RssConfig
 
 BLOCK_BYTES: Final = 256 << 20
 BLOCK_LEAST: Final = WINDOW
+_GUESSES: Final = 2
+"""As often a changed state is taken for that of all blocks behind; each costs counting them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,7 @@ class Joint:
         self._next = 0
         self._place: Place | None = None
         self._guess = blocks[-1].guess
+        self._guesses = 0
         self._packets = 0
         self._error: str | None = None
         self._offset: int | None = None
@@ -190,10 +193,12 @@ class Joint:
 
     def _anew(self, number: int) -> dict[int, Block]:
         """The block from where the one before it ended; those behind it too, if they were
-        counted with another state than the capture has now."""
+        counted with another state than the capture has now, and it does not change often."""
         todo = {number: replace(self._blocks[number], known=self._place, guess=None)}
-        if self._place is not None and self._place.state != self._guess:
-            self._guess = state = self._place.state
+        state = self._guess if self._place is None else self._place.state
+        if state != self._guess and self._guesses < _GUESSES:
+            self._guesses += 1
+            self._guess = state
             for later in range(number + 1, len(self._blocks)):
                 todo[later] = replace(self._blocks[later], guess=state)
         for again in todo:

@@ -59,7 +59,11 @@ WindowOption = Annotated[
 JobsOption = Annotated[
     int | None,
     typer.Option(
-        "--jobs", "-j", metavar="N", min=1, help="Files to read at once (default: a file a CPU)."
+        "--jobs",
+        "-j",
+        metavar="N",
+        min=1,
+        help="Threads to read with, of files and of parts of large captures (default: one a CPU).",
     ),
 ]
 ColumnsOption = Annotated[
