@@ -513,6 +513,46 @@ class TestRejected:
         assert "1 without a number of reverse packets (line 10: 'x')" in str(told(batches))
 
 
+class TestQuotes:
+    """A field ends where its line ends, whatever its quotes say."""
+
+    HEADER = "src,dst,sport,dport,label\n"
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            '192.0.2.1,198.51.100.7,40000,443,"oops',
+            '"192.0.2.1,198.51.100.7,40000,443,x',
+            '192.0.2.1,"198.51.100.7,40000,443,x',
+            '192.0.2.1,198.51.100.7,5" disk,443,"oops',
+            '192.0.2.1,198.51.100.7,40000,443,"oops""',
+            '192.0.2.1,198.51.100.7,40000,443,"köln\r',
+        ],
+    )
+    def test_one_that_does_not_end_costs_its_row(self, line: str) -> None:
+        good = [f"192.0.2.1,198.51.100.7,{port},443,x\n" for port in range(1, 60_000)]
+        lines = [*good[:9], f"{line}\n", *good[9:30_000], f"{line}\n", *good[30_000:], line]
+        batches = read(self.HEADER + "".join(lines))
+        assert [row.source_port for row in rows_of(batches)] == list(range(1, 60_000))
+        first = line.replace("ö", "??").rstrip()[:40]
+        assert told(batches) == (
+            f"3 rows cannot be read: 3 with a quote that does not end (line 11: {first!r})"
+        )
+
+    def test_those_that_end(self) -> None:
+        labels = ['"a,b"', '"say ""hi"""', '""', '5" disk', '"a" "b"', '"x"y', '""""', '"a\rb"']
+        lines = [f'"192.0.2.1",198.51.100.7,{n},"443",{label}\n' for n, label in enumerate(labels)]
+        for text in (*lines, "".join(lines)):
+            batches = read(self.HEADER + text)
+            assert told(batches) is None
+            assert len(rows_of(batches)) == text.count("\n")
+
+    def test_comments_have_any(self) -> None:
+        text = '192.0.2.1,198.51.100.7,1,2,x\n#"a\n#,"b,c\n192.0.2.1,198.51.100.7,2,2,x\n'
+        batches = read(self.HEADER + text)
+        assert (len(rows_of(batches)), told(batches)) == (2, None)
+
+
 class TestCells:
     def arrow(self, **columns: Any) -> list[Row]:
         return rows_of(read_arrow(pa.table(columns)))

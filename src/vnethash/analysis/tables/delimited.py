@@ -2,6 +2,7 @@
 """Tables whose rows are lines: separated by comma, tab, semicolon, bar or space; Zeek's logs."""
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from threading import Lock
@@ -24,6 +25,8 @@ _PREAMBLE = 20
 _EMPTY = ("", "-", "(empty)", "NULL", "null", "None", "NaN", "nan", "N/A", "\\N")
 _ENCODED = (Role.SOURCE, Role.DESTINATION, Role.PROTOCOL)
 _SHOWN = 40
+_QUOTE, _COMMA = "\x01", "\x02"
+"""What stands for a quote and for the delimiter in a line with a quote that does not end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +103,26 @@ class _Lines:
     """Whole lines for pyarrow: of a file that breaks off, all before the one that broke.
 
     A question mark stands for every byte that is no ASCII: pyarrow would stop at a line
-    to skip that is no UTF-8, and there is none in addresses and numbers.
+    to skip that is no UTF-8, and there is none in addresses and numbers. A quote that does
+    not end would take the lines after it along: such a line comes as a single field.
     """
 
     closed = False
     _QUESTION = bytes(byte if byte < 0x80 else ord("?") for byte in range(256))
 
-    def __init__(self, text: Text) -> None:
+    def __init__(self, text: Text, header: Header) -> None:
         self._text = text
         self._rest = b""
+        self._quoted = header.quoted
+        # As pyarrow has it: a quote opens at the start of a field alone, two of them are
+        # one, and what stands behind the closing one belongs to the field too.
+        end = re.escape(header.delimiter) + r"\r"
+        field = rf'(?:"[^"]*(?:""[^"]*)*"(?!")|(?!"))[^{end}]*'
+        self._ends = re.compile(rf"{field}(?:[{end}]{field})*".encode()).fullmatch
+        self._before = np.frombuffer(f'"\r\n{header.delimiter}'.encode(), np.uint8)
+        self._single = bytes.maketrans(
+            f'"{header.delimiter}\r'.encode(), f"{_QUOTE}{_COMMA} ".encode()
+        )
 
     def read(self, size: int) -> bytes:
         try:
@@ -119,7 +133,26 @@ class _Lines:
         if end >= size or self._text.error:
             end = data.rfind(b"\n") + 1 or (0 if self._text.error else end)
         data, self._rest = data[:end], data[end:]
+        if self._quoted and b'"' in data and not self._all_end(data):
+            data = b"\n".join(
+                line if b'"' not in line or self._ends(line) else line.translate(self._single)
+                for line in data.split(b"\n")
+            )
         return data if data.isascii() else data.translate(self._QUESTION)
+
+    def _all_end(self, data: bytes) -> bool:
+        """Whether it is plain that every quote ends in its line; if not, some still may."""
+        codes = np.frombuffer(data, np.uint8)
+        quotes = np.flatnonzero(codes == ord('"'))
+        if len(quotes) % 2:
+            return False
+        opening, closing = quotes[::2], quotes[1::2]
+        before = codes[opening - 1]
+        if opening[0] == 0:
+            before[0] = ord("\n")
+        lines = np.flatnonzero(codes == ord("\n"))
+        same = np.searchsorted(lines, opening) == np.searchsorted(lines, closing)
+        return bool(same.all() and np.isin(before, self._before).all())
 
     def close(self) -> None:
         """The file is not ours."""
@@ -135,19 +168,22 @@ class _Skipped:
         self._header = header
         self._lock = Lock()
         self._numbers: list[int] = []
-        self._told: list[tuple[int, str]] = []
+        self._told: dict[str, list[tuple[int, str]]] = {}
+        self._back = str.maketrans({_QUOTE: '"', _COMMA: header.delimiter})
         self._rows = 0
         self._ended = False
 
     def __call__(self, row: Any) -> str:
-        text = row.text
+        text, reason = row.text, f"not of {len(self._header.names)} columns"
+        if _QUOTE in text:
+            text, reason = text.translate(self._back).rstrip(), "with a quote that does not end"
         with self._lock:
             self._numbers.append(row.number)
             # nfdump ends with a summary, which is a table of its own.
             self._ended |= text.startswith("Summary")
             # A comment, or what Zeek ends with.
             if text.strip() and not text.startswith("#") and not self._ended:
-                self._told.append((row.number, text))
+                self._told.setdefault(reason, []).append((row.number, text))
         return "skip"
 
     def numbers(self, rows: int) -> NDArray[np.int64]:
@@ -164,19 +200,21 @@ class _Skipped:
     def rejected(self) -> tuple[Rejected, ...]:
         """Those since the last call."""
         with self._lock:
-            told, self._told = self._told, []
-        if not told:
-            return ()
-        number, text = told[0]
-        columns = len(self._header.names)
-        first = f"line {number + self._header.lines}: {text[:_SHOWN]!r}"
-        return (Rejected(f"not of {columns} columns", len(told), first),)
+            told, self._told = self._told, {}
+        return tuple(
+            Rejected(
+                reason,
+                len(lines),
+                f"line {lines[0][0] + self._header.lines}: {lines[0][1][:_SHOWN]!r}",
+            )
+            for reason, lines in told.items()
+        )
 
 
 def _chunks(text: Text, header: Header, layout: Layout, path: str) -> Iterator[Chunk]:
     pa, reading = load("pyarrow", "flow tables"), load("pyarrow.csv", "flow tables")
     text.read(header.length)
-    lines, skipped = _Lines(text), _Skipped(header)
+    lines, skipped = _Lines(text, header), _Skipped(header)
     encoded = {index for role in _ENCODED for index in layout.columns.get(role, ())}
     encoded |= set(layout.only)
     plain, words = pa.string(), pa.dictionary(pa.int32(), pa.string())
