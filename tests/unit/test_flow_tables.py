@@ -8,6 +8,7 @@ import io
 import json
 import lzma
 import os
+import re
 import sys
 import tracemalloc
 from collections.abc import Iterable
@@ -307,7 +308,21 @@ def test_other_files_are_not() -> None:
     assert not is_flow_table(b"\xd4\xc3\xb2\xa1\x02\x00\x04\x00")
     assert not is_flow_table(bytes(100))
     assert is_flow_table(b"PAR1\x15\x04")
+    assert not is_flow_table("src,dst\n".encode("utf-16"))
     assert is_flow_table("\ufeffsource,destination,städte".encode()[:-5])
+
+
+@pytest.mark.parametrize("odd", ["Müller".encode("latin-1"), "a\xa0b".encode(), b"\x07"])
+@pytest.mark.parametrize("before", [1, 2000])
+def test_an_odd_byte_in_a_column_of_no_use(odd: bytes, before: int, tmp_path: Path) -> None:
+    row, path = b"192.0.2.1,198.51.100.7,1,2,", tmp_path / "x.csv"
+    path.write_bytes(b"src,dst,sport,dport,label\n" + (row + b"x\n") * before + row + odd + b"\n")
+    result = analyze([path], RSS)
+    if odd == b"\x07" and before == 1:  # control bytes at the beginning are no text
+        assert str(result.failed[0].error).startswith("not a capture")
+    else:
+        assert result.failed == ()
+        assert result.sources[0].packets == before + 1
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 """Open a flow table, whatever it is written in."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,19 +20,18 @@ from vnethash.errors import FlowTableError
 
 _PARQUET = b"PAR1"
 _PARQUET_ENDINGS = (".parquet", ".pq")
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
 
 
 def is_flow_table(head: bytes) -> bool:
-    """Whether a file that begins so (decompressed) can be one: Parquet, or text."""
+    """Whether a file that begins so (decompressed) can be one: Parquet, or text.
+
+    Text is what has no control bytes. The letters may be of any code: who names a
+    device in Latin-1, or with a no-break space, has a table nevertheless.
+    """
     if head.startswith(_PARQUET):
         return True
-    try:
-        text = head.decode()
-    except UnicodeDecodeError as error:
-        if error.start < len(head) - 3:  # no letter that was cut in two
-            return False
-        text = head[: error.start].decode()
-    return bool(text.strip()) and all(c.isprintable() or c in "\t\r\n\ufeff" for c in text)
+    return bool(head.strip()) and not _CONTROL.search(head)
 
 
 def open_flow_table(
@@ -96,7 +96,8 @@ def _open(stream: Stream, given: Given) -> tuple[Layout, Iterator[Chunk]]:
     text = Text(stream)
     if not text.head:
         raise FlowTableError(path, "is empty")
-    if not is_flow_table(text.head):
+    # Of more bytes than these, one that is odd would refuse a table that began well.
+    if not is_flow_table(stream.head):
         raise FlowTableError(path, "is neither a capture nor a flow table")
     if text.head.lstrip().startswith(b"{"):
         return read_ndjson(text, given, path)
