@@ -568,6 +568,28 @@ class TestQuotes:
         assert (len(rows_of(batches)), told(batches)) == (2, None)
 
 
+class TestZeekSeparator:
+    def test_others(self) -> None:
+        for told_as, separator in (("\\x2C", ","), ("|", "|"), ("\\x22", '"'), ("", "\t")):
+            text = "#separator \\x09\n#fields\tid.orig_h\tid.resp_h\n192.0.2.1\t198.51.100.7\n"
+            text = text.replace("\t", separator).replace("\\x09", told_as, 1)
+            assert rows_of(read(text)) == [Row(A, B, 0, 0, IP4, 1, 0)]
+
+    @pytest.mark.parametrize(
+        "separator",
+        [b"\\x0", b"\\N{foo}", b"\\xe9", b"\xe9", b"\xc3\xa9", b"\\x0a", b"\\x00", b"\\", b"ab"],
+    )
+    def test_one_that_is_none_fails_its_file_alone(self, separator: bytes, tmp_path: Path) -> None:
+        log, good = tmp_path / "bad.log", tmp_path / "good.csv"
+        log.write_bytes(b"#separator " + separator + b"\n#fields\tid.orig_h\tid.resp_h\n")
+        good.write_text("src,dst\n192.0.2.1,198.51.100.7\n")
+        result = analyze([log, good], RSS)
+        assert [source.packets for source in result.sources] == [0, 1]
+        (failed,) = result.failed
+        assert failed.path == str(log)
+        assert re.match("is a Zeek log (with #separator '|without #fields)", str(failed.error))
+
+
 class TestCells:
     def arrow(self, **columns: Any) -> list[Row]:
         return rows_of(read_arrow(pa.table(columns)))

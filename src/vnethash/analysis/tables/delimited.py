@@ -88,11 +88,18 @@ def _zeek_header(lines: Sequence[bytes], path: str) -> Header:
     """Its lines tell how the others are to be read (docs.zeek.org, "Zeek Log Formats")."""
     count = next((n for n, line in enumerate(lines) if not line.startswith(b"#")), len(lines))
     told = lines[:count]
-    separator = told[0].partition(b" ")[2].decode("latin-1")
-    separator = separator.encode().decode("unicode_escape") or "\t"
+    separator = told[0].partition(b" ")[2].decode("latin-1") or "\t"
+    if escaped := re.fullmatch(r"\\x([0-9a-fA-F]{2})", separator):
+        separator = chr(int(escaped[1], 16))
+    if len(separator) != 1 or not separator.isascii() or separator in "\0\r\n":
+        raise FlowTableError(
+            path,
+            f"is a Zeek log with #separator {separator!r}, which separates nothing",
+            hint="it is one ASCII character, such as \\x09",
+        )
     tags = (line.decode("utf-8", "replace").split(separator) for line in told[1:])
     fields = {tag: rest for tag, *rest in tags}
-    if "#fields" not in fields or len(separator) != 1:
+    if "#fields" not in fields:
         raise FlowTableError(path, "is a Zeek log without #fields")
     unset = (*fields.get("#unset_field", ["-"])[:1], *fields.get("#empty_field", ["(empty)"])[:1])
     length = sum(len(line) + 1 for line in told)
