@@ -568,6 +568,17 @@ class TestQuotes:
         assert (len(rows_of(batches)), told(batches)) == (2, None)
 
 
+def test_a_summary_ends_where_rows_go_on() -> None:
+    """As in output of nfdump that was put together."""
+    one, _, _ = NFDUMP.partition("Summary")
+    header, row = one.splitlines()[:2]
+    summary = "Summary\nflows,bytes,packets,avg_bps,avg_pps,avg_bpp\n1,2,3,4,5,6\n"
+    text = f"{header}\n{row}\n{summary}{header}\n{row}\n{row[:40]}\n{summary}"
+    batches = read(text)
+    assert len(rows_of(batches)) == 2 * len(rows_of(read(f"{header}\n{row}\n")))
+    assert "1 not of 19 columns (line 8: " in str(told(batches))
+
+
 class TestZeekSeparator:
     def test_others(self) -> None:
         for told_as, separator in (("\\x2C", ","), ("|", "|"), ("\\x22", '"'), ("", "\t")):

@@ -178,18 +178,19 @@ class _Skipped:
         self._told: dict[str, list[tuple[int, str]]] = {}
         self._back = str.maketrans({_QUOTE: '"', _COMMA: header.delimiter})
         self._rows = 0
-        self._ended = False
+        self._summary = False
 
     def __call__(self, row: Any) -> str:
         text, reason = row.text, f"not of {len(self._header.names)} columns"
         if _QUOTE in text:
             text, reason = text.translate(self._back).rstrip(), "with a quote that does not end"
         with self._lock:
+            follows = bool(self._numbers) and row.number == self._numbers[-1] + 1
             self._numbers.append(row.number)
-            # nfdump ends with a summary, which is a table of its own.
-            self._ended |= text.startswith("Summary")
+            # nfdump ends with a summary, a table of its own; after it comes the next file's.
+            self._summary = text.startswith("Summary") or (self._summary and follows)
             # A comment, or what Zeek ends with.
-            if text.strip() and not text.startswith("#") and not self._ended:
+            if text.strip() and not text.startswith("#") and not self._summary:
                 self._told.setdefault(reason, []).append((row.number, text))
         return "skip"
 
