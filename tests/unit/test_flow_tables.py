@@ -442,6 +442,66 @@ class TestColumns:
         assert rows_of(read("src,dst")) == []
 
 
+class TestWhichColumn:
+    """The one that is meant, and no other."""
+
+    def table(self) -> pa.Table:
+        names = ["src", "dst", "sport", "dport", "proto", "packets", "bytes", "packets", "x"]
+        cells: list[Any] = [A, B, 40000, 443, 6, 10, 1220, 77, 99]
+        return pa.Table.from_arrays([pa.array([cell]) for cell in cells], names=names)
+
+    @pytest.mark.parametrize("columns, packets", [("", 10), ("packets=8", 77)])
+    def test_two_of_one_name(self, tmp_path: Path, columns: str, packets: int) -> None:
+        given = parse_columns(columns) if columns else None
+        pa.parquet.write_table(self.table(), tmp_path / "x.parquet")
+        expected = [Row(A, B, 40000, 443, TCP4, packets, 1220)]
+        assert rows_of(open_flow_table(tmp_path / "x.parquet", given)) == expected
+        assert rows_of(read_arrow(self.table(), given)) == expected
+
+    def test_two_structs_of_one_name(self, tmp_path: Path) -> None:
+        ends = [pa.array([{"a": A, "b": B}]), pa.array([1]), pa.array([{"a": B, "b": A}])]
+        table = pa.Table.from_arrays(ends, names=["id", "n", "id"])
+        pa.parquet.write_table(table, tmp_path / "x.parquet")
+        given = parse_columns("source=id.a,destination=5")
+        for batches in (open_flow_table(tmp_path / "x.parquet", given), read_arrow(table, given)):
+            assert rows_of(batches) == [Row(A, A, 0, 0, IP4, 1, 0)]
+
+    @pytest.mark.parametrize(
+        "first",
+        [
+            "192.0.2.1,198.51.100.7,40000,443,6,10,1220",
+            "192.0.2.1,198.51.100.7,7,443,6,1,2",
+            "3221225985,3325256711,7,443,6,1,2",
+            "unknown,198.51.100.7,1,2,6,3,4",
+            "192.0.2.1,-,1,2,6,3,4",
+            "-,-,1,2,6,3,4",
+        ],
+    )
+    def test_a_number_is_a_position_where_there_are_no_names(self, first: str) -> None:
+        columns = (
+            "source=1,destination=2,source_port=3,destination_port=4,protocol=5,packets=6,bytes=7"
+        )
+        rows = rows_of(read(f"{first}\n{A},{B},40000,443,6,10,1220\n", columns))
+        assert rows[-1] == Row(A, B, 40000, 443, TCP4, 10, 1220)
+        if "-" not in first and "unknown" not in first:
+            ports_and_counts = [int(cell) for cell in first.split(",")[2:]]
+            port, other, _, packets, octets = ports_and_counts
+            assert rows[0] == Row(A, B, port, other, TCP4, packets, octets)
+
+    def test_a_first_row_without_an_address_is_told(self) -> None:
+        batches = read(f"unknown,{B},1,2\n{A},{B},1,2\n", "source=1,destination=2")
+        assert "1 without a source address (line 1: 'unknown')" in str(told(batches))
+
+    def test_a_column_without_a_name_is_none(self) -> None:
+        text = f",src,dst,packets,bytes\n7,{A},{B},10,1220\n"
+        assert rows_of(read(text)) == [Row(A, B, 0, 0, IP4, 10, 1220)]
+
+    def test_numbers_as_names(self) -> None:
+        assert rows_of(read(f"0,1,2\nx,{A},{B}\n", "source=1,destination=2")) == [
+            Row(A, B, 0, 0, IP4, 1, 0)
+        ]
+
+
 class TestRejected:
     HEADER = "src,dst,sport,dport,proto,packets,bytes\n"
     GOOD = "192.0.2.1,198.51.100.7,40000,443,6,10,1220\n"
@@ -766,6 +826,12 @@ class TestCells:
         ):
             assert self.arrow(src=[A], dst=[B], ts=time) == [Row(A, B, 0, 0, IP4, 1, 0)]
 
+    def test_the_lowest_number_is_no_time(self) -> None:
+        for kind in (pa.int64(), pa.timestamp("ns"), pa.timestamp("s")):
+            table = pa.table({"src": [A], "dst": [B], "ts": pa.array([-(2**63)], pa.int64())})
+            table = table.set_column(2, "ts", table["ts"].cast(kind))
+            assert rows_of(read_arrow(table))[0].time is None
+
     def test_the_unit_that_a_name_tells(self) -> None:
         rows = self.arrow(
             sourceIPv4Address=[A], destinationIPv4Address=[B], flowStartMilliseconds=[5]
@@ -870,6 +936,37 @@ def test_damaged_parquet(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(FlowTableError):
         rows_of(open_flow_table(path))
+
+
+def test_parquet_of_which_a_name_or_a_cell_is_no_text(tmp_path: Path) -> None:
+    """The others are analysed."""
+    table = pa.table({"src": [A], "dst": [B], "naïve": [1], "proto": ["tc"]})
+    pa.parquet.write_table(
+        table.append_column("sport", [[1]]).append_column("dport", [[2]]),
+        tmp_path / "x.parquet",
+        use_dictionary=False,
+        write_statistics=False,
+        store_schema=False,
+        compression="none",
+    )
+    content = (tmp_path / "x.parquet").read_bytes()
+    (tmp_path / "good.csv").write_text(f"src,dst\n{A},{B}\n")
+    for was, becomes in (("naïve".encode(), b"na\xff\xafve"), (b"tc", b"t\xff")):
+        assert was in content
+        (tmp_path / "x.parquet").write_bytes(content.replace(was, becomes))
+        found = analyze([tmp_path / "x.parquet", tmp_path / "good.csv"], RSS, jobs=1)
+        assert found.packets == 1
+        (failed,) = found.failed
+        assert "cannot be read further" in str(failed.error)
+
+
+@pytest.mark.parametrize("name", ["src", "sport", "proto", "packets"])
+def test_times_that_python_has_not(name: str) -> None:
+    good = {"src": [A], "dst": [B], "sport": [1], "dport": [2], "proto": [6], "packets": [1]}
+    far = pa.array([2**62], pa.timestamp("s"))
+    for column in (far, far.dictionary_encode()):
+        table = pa.table({**good, name: column})
+        assert rows_of(read_arrow(table)) == []
 
 
 def test_a_directory_of_parquet(tmp_path: Path) -> None:

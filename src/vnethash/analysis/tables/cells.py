@@ -133,6 +133,8 @@ def transports(column: Any) -> NDArray[np.int8]:
     if types.is_null(column.type):
         return np.full(len(column), UNKNOWN, np.int8)
     encoded = column if types.is_dictionary(column.type) else column.dictionary_encode()
+    if types.is_temporal(encoded.type.value_type):  # Python has not all times that there are
+        return np.full(len(column), UNKNOWN, np.int8)
     uniques = [_transport(cell) for cell in encoded.dictionary.to_pylist()]
     return _take(encoded, np.array([*uniques, UNKNOWN], np.int8))
 
@@ -154,6 +156,7 @@ def times(column: Any, unit: int | None) -> NDArray[np.int64]:
         numbers = whole_numbers(column)
         units = _units(numbers.values, unit)
         fits = numbers.valid & (np.abs(numbers.values) <= np.iinfo(np.int64).max // units)
+        fits &= numbers.values != UNTIMED  # has no absolute value
         return np.where(fits, numbers.values * np.where(fits, units, 0), UNTIMED)
     if types.is_floating(column.type) or types.is_decimal(column.type):
         floats = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
@@ -175,13 +178,18 @@ def words(column: Any) -> NDArray[np.object_]:
     """Text in lower case; empty for none."""
     types = load("pyarrow", "flow tables").types
     encoded = column if types.is_dictionary(column.type) else column.dictionary_encode()
+    if types.is_temporal(encoded.type.value_type):
+        return np.full(len(column), "", np.object_)
     uniques = [_text(cell).strip().lower() for cell in encoded.dictionary.to_pylist()]
     return _take(encoded, np.array([*uniques, ""], np.object_))
 
 
 def shown(column: Any, row: int) -> str:
     """A cell as an error tells it."""
-    value = column[row].as_py()
+    try:
+        value = column[row].as_py()
+    except (ValueError, OverflowError):  # a time that Python has none for
+        return "what cannot be shown"
     return "nothing" if value is None else repr(_text(value)[:40])
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from vnethash.analysis.tables.cells import parse_address
 from vnethash.errors import ConfigError, FlowTableError
 
 
@@ -110,7 +111,8 @@ def find_columns(names: Sequence[str], given: Given) -> dict[Role, tuple[int, ..
     """The columns of each role that there is, of a table whose columns have these names."""
     places: dict[str, int] = {}
     for index, name in enumerate(names):
-        places.setdefault(_plain(name), index)
+        if _plain(name):
+            places.setdefault(_plain(name), index)
     found: dict[Role, tuple[int, ...]] = {}
     for role, usual in _USUAL.items():
         groups = (_present(group.split("+"), places) for group in usual.split())
@@ -119,8 +121,9 @@ def find_columns(names: Sequence[str], given: Given) -> dict[Role, tuple[int, ..
         pairs = (pair.partition("/")[::2] for pair in usual.split())
         pair = next((pair for pair in pairs if pair[0] in places), ("", ""))
         found[forward], found[reverse] = (_present([name], places) for name in pair)
+    by_position = _is_by_position(names, given)
     for role, name in given.items():
-        found[role] = _named(name, names)
+        found[role] = _named(name, names, by_position)
     return {role: indices for role, indices in found.items() if indices}
 
 
@@ -157,8 +160,38 @@ def _present(names: Iterable[str], places: Mapping[str, int]) -> tuple[int, ...]
     return tuple(places[name] for name in names if name in places)
 
 
-def _named(name: str, names: Sequence[str]) -> tuple[int, ...]:
+def is_row(names: Sequence[str], given: Given) -> bool:
+    """Whether what might be names are cells: by the positions given, one is an address."""
+    cells = [
+        names[place]
+        for role in (Role.SOURCE, Role.DESTINATION)
+        for place in _at(given.get(role, ""), names)
+    ]
+    # Small numbers are names of columns that have none, not addresses of 0.0.0.0/8.
+    return any(
+        int(cell) >= 1 << 24 if cell.isdecimal() else True
+        for cell in cells
+        if parse_address(cell) is not None
+    )
+
+
+def _is_by_position(names: Sequence[str], given: Given) -> bool:
+    """Whether no number is a name: of a row, which has cells that look like one."""
+    numbers = [name for name in given.values() if name.isdecimal()]
+    return is_row(names, given) or not all(number in names for number in numbers)
+
+
+def _at(name: str, names: Sequence[str]) -> tuple[int, ...]:
+    """By position."""
+    if name.isdecimal() and 1 <= int(name) <= len(names):
+        return (int(name) - 1,)
+    return ()
+
+
+def _named(name: str, names: Sequence[str], by_position: bool) -> tuple[int, ...]:
     """Exactly so, or nearly so, or by position."""
+    if by_position and name.isdecimal():
+        return _at(name, names)
     plain = _plain(name)
     for index, other in enumerate(names):
         if name and name == other:
@@ -166,8 +199,6 @@ def _named(name: str, names: Sequence[str]) -> tuple[int, ...]:
     for index, other in enumerate(names):
         if plain and plain == _plain(other):
             return (index,)
-    if name.isdecimal() and 1 <= int(name) <= len(names):
-        return (int(name) - 1,)
     return ()
 
 

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vnethash.analysis.extras import load
-from vnethash.analysis.tables.cells import parse_address
-from vnethash.analysis.tables.columns import Given, Layout, Role, find_columns, find_layout
+from vnethash.analysis.tables.columns import Given, Layout, Role, find_columns, find_layout, is_row
 from vnethash.analysis.tables.rows import Chunk, Rejected, unreadable
 from vnethash.analysis.tables.text import Text
 from vnethash.errors import FlowTableError
@@ -65,8 +64,7 @@ def find_header(head: bytes, given: Given, path: str) -> Header:
             names = _fields(line, delimiter)
             columns = find_columns(names, given)
             if Role.SOURCE in columns and Role.DESTINATION in columns:
-                first = columns[Role.SOURCE][0]
-                if parse_address(names[first]) is not None:  # given by position, without a header
+                if is_row(names, given):
                     number, length = number - 1, length - len(line) - 1
                 return Header(delimiter, names, number, length)
         if not fallback and line.strip():
