@@ -450,7 +450,7 @@ class TestWhichColumn:
         cells: list[Any] = [A, B, 40000, 443, 6, 10, 1220, 77, 99]
         return pa.Table.from_arrays([pa.array([cell]) for cell in cells], names=names)
 
-    @pytest.mark.parametrize("columns, packets", [("", 10), ("packets=8", 77)])
+    @pytest.mark.parametrize(("columns", "packets"), [("", 10), ("packets=8", 77)])
     def test_two_of_one_name(self, tmp_path: Path, columns: str, packets: int) -> None:
         given = parse_columns(columns) if columns else None
         pa.parquet.write_table(self.table(), tmp_path / "x.parquet")
@@ -491,6 +491,32 @@ class TestWhichColumn:
     def test_a_first_row_without_an_address_is_told(self) -> None:
         batches = read(f"unknown,{B},1,2\n{A},{B},1,2\n", "source=1,destination=2")
         assert "1 without a source address (line 1: 'unknown')" in str(told(batches))
+
+    @pytest.mark.parametrize(
+        ("counts", "ways"),
+        [
+            ("SrcPkts=100,DstPkts=200,SrcBytes=1000,DstBytes=3000", [(100, 1000), (200, 3000)]),
+            ("TotPkts=14,TotBytes=3500,SrcBytes=500", [(14, 3500)]),
+            ("TotPkts=14,SrcBytes=500,DstBytes=3000", [(14, 0)]),
+            ("TotPkts=14,SrcBytes=500", [(14, 0)]),
+            ("TotPkts=14,bytes=3500", [(14, 3500)]),
+            ("pkts=14,bytes=3500,sbytes=500,dbytes=3000", [(14, 3500)]),
+            ("SrcPkts=5,DstPkts=9,TotBytes=3500", [(5, 0), (9, 0)]),
+            ("spkts=5,dpkts=9,bytes=3500", [(5, 0), (9, 0)]),
+            ("SrcPkts=5,TotBytes=3500", [(5, 0)]),
+            ("SrcBytes=5,DstBytes=3500", [(1, 5), (1, 3500)]),
+        ],
+    )
+    def test_a_count_of_both_ways_is_not_taken_with_one_of_one(
+        self, counts: str, ways: list[tuple[int, int]]
+    ) -> None:
+        names, _, cells = zip(*(part.partition("=") for part in counts.split(",")), strict=True)
+        batches = read(f"src,dst,{','.join(names)}\n{A},{B},{','.join(cells)}\n")
+        assert [(row.packets, row.bytes) for row in rows_of(batches)] == ways
+
+    def test_a_given_count_of_both_ways(self) -> None:
+        text = f"src,dst,totpkts,srcpkts,dstpkts,srcbytes,dstbytes\n{A},{B},14,5,9,500,900\n"
+        assert rows_of(read(text, "packets=totpkts")) == [Row(A, B, 0, 0, IP4, 14, 0)]
 
     def test_a_column_without_a_name_is_none(self) -> None:
         text = f",src,dst,packets,bytes\n7,{A},{B},10,1220\n"

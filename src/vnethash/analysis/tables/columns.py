@@ -56,18 +56,30 @@ _COUNTS: Mapping[tuple[Role, Role], str] = {
     " packettotalcount/reversepackettotalcount origpkts/resppkts flowpktstoserver/flowpktstoclient"
     " pktstoserver/pktstoclient spkts/dpkts inpkts/outpkts inpackets/outpackets ipkt/opkt"
     " totalfwdpackets/totalbackwardpackets totalfwdpacket/totalbwdpackets totfwdpkts/totbwdpkts"
+    " srcpkts/dstpkts sourcepackets/destinationpackets"
     " packets/reversepackets pkts dpkts packetcount numpackets totpkts totalpackets",
     (Role.BYTES, Role.REVERSE_BYTES): "octetdeltacount/reverseoctetdeltacount"
     " octettotalcount/reverseoctettotalcount origipbytes/respipbytes origbytes/respbytes"
-    " srcbytes/dstbytes"
+    " srcbytes/dstbytes sourcebytes/destinationbytes"
     " flowbytestoserver/flowbytestoclient bytestoserver/bytestoclient sbytes/dbytes"
     " inbytes/outbytes ibyt/obyt totallengthoffwdpackets/totallengthofbwdpackets"
     " totallengthoffwdpacket/totallengthofbwdpacket totlenfwdpkts/totlenbwdpkts"
     " bytes/reversebytes octets doctets bytecount numbytes totbytes totalbytes framelen",
 }
 
-# Rows that tell of no flow say so in these columns.
-_ONLY: Mapping[str, str] = {"logstatus": "ok", "eventtype": "flow"}
+# Of both ways at once; and such as are of one way or of both, as the others in the table are.
+_SUMS = frozenset({"totpkts", "totalpackets", "totbytes", "totalbytes"})
+_EITHER = frozenset(
+    {"packets", "pkts", "dpkts", "packetcount", "numpackets"}
+    | {"bytes", "octets", "doctets", "bytecount", "numbytes"}
+)
+
+# Rows that tell of no flow say so in these columns, of tables that have the others as well:
+# elsewhere a column of that name says something else.
+_ONLY: Mapping[str, tuple[str, frozenset[str]]] = {
+    "logstatus": ("ok", frozenset({"srcaddr", "dstaddr"})),
+    "eventtype": ("flow", frozenset({"srcip", "destip"})),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +129,19 @@ def find_columns(names: Sequence[str], given: Given) -> dict[Role, tuple[int, ..
     for role, usual in _USUAL.items():
         groups = (_present(group.split("+"), places) for group in usual.split())
         found[role] = next((group for group in groups if group), ())
-    for (forward, reverse), usual in _COUNTS.items():
-        pairs = (pair.partition("/")[::2] for pair in usual.split())
-        pair = next((pair for pair in pairs if pair[0] in places), ("", ""))
-        found[forward], found[reverse] = (_present([name], places) for name in pair)
     by_position = _is_by_position(names, given)
-    for role, name in given.items():
-        found[role] = _named(name, names, by_position)
+    named = {role: _named(name, names, by_position) for role, name in given.items()}
+    before = ("", "")
+    for (forward, reverse), usual in _COUNTS.items():
+        pairs = [_there_of(pair, places) for pair in usual.split()]
+        if own := named.get(forward):
+            name = _plain(names[own[0]])
+            # The way back that is usual, unless there is none beside it.
+            pairs = [(name, "" if name in _SUMS else next((p[1] for p in pairs if p[0]), ""))]
+        pair = next((pair for pair in pairs if pair[0] and (own or _agree(before, pair))), ("", ""))
+        found[forward], found[reverse] = (_present([name], places) for name in pair)
+        before = pair if own or forward not in named else before
+    found |= named
     return {role: indices for role, indices in found.items() if indices}
 
 
@@ -147,13 +165,34 @@ def find_layout(names: Sequence[str], given: Given, path: str) -> Layout:
                 hint=f"--columns {role}=NAME; {_there(names)}",
             )
     plain = [_plain(name) for name in names]
-    only = {plain.index(name): word for name, word in _ONLY.items() if name in plain}
+    only = {
+        plain.index(name): word
+        for name, (word, others) in _ONLY.items()
+        if name in plain and others.issubset(plain)
+    }
     time = [plain[index] for index in columns.get(Role.TIME, ())]
     return Layout(columns, only, _unit(time[0]) if time else None)
 
 
 def _plain(name: str) -> str:
     return re.sub(r"[\W_]", "", name.lower())
+
+
+def _there_of(pair: str, places: Mapping[str, int]) -> tuple[str, str]:
+    """Names of the way there and the way back; empty for what is not in the table."""
+    forward, _, reverse = pair.partition("/")
+    if forward not in places:
+        return "", ""
+    return forward, reverse if reverse in places else ""
+
+
+def _agree(packets: tuple[str, str], octets: tuple[str, str]) -> bool:
+    """Whether both count one way, or both count both: else they are not of the same packets."""
+    for (name, _), (other, back) in ((packets, octets), (octets, packets)):
+        if name in _SUMS and (back or (other and other not in _SUMS | _EITHER)):
+            return False
+    lone = [name in _EITHER and not back for name, back in (packets, octets)]
+    return not (lone[0] and octets[1]) and not (lone[1] and packets[1])
 
 
 def _present(names: Iterable[str], places: Mapping[str, int]) -> tuple[int, ...]:
