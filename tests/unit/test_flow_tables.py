@@ -939,6 +939,42 @@ def test_our_own_tables_are_read_back(tmp_path: Path) -> None:
     assert set(rows_of(read_arrow(table))) == {at(row, None) for row in ZEEK_ROWS}
 
 
+class TestJsonLines:
+    DNS = json.dumps({"event_type": "dns", "src_ip": A, "dest_ip": B, "src_port": 1})
+    REST = '"src_port": 5353, "dst_port": 53, "proto": 17, "in_packets": 1, "in_bytes": 68}'
+    EARLY = f'{{"src4_addr": "{A}", "dst4_addr": "{B}", {REST}'
+    LATE = f'{{"src6_addr": "{SIX_A}", "dst6_addr": "{SIX_B}", {REST}'
+
+    @pytest.mark.parametrize("lines", [3_000, 20_000])
+    def test_columns_that_come_late(self, lines: int) -> None:
+        dns = self.DNS.replace("}", ', "dest_port": 2}') + " " * 100 + "\n"
+        flow = SURICATA.split("\n")[1]
+        assert set(rows_of(read(dns * lines + flow))) == {FORWARD, BACKWARD}
+        batches = read((self.EARLY + " " * 100 + "\n") * lines + self.LATE)
+        assert told(batches) is None
+        rows = rows_of(batches)
+        assert (len(rows), rows[-1]) == (lines + 1, at(QUERY, None))
+
+    def test_names_that_are_data(self) -> None:
+        lines = [json.dumps({"src": A, "dst": B, f"x{n}": 1, f"y{n}": 2}) for n in range(20_000)]
+        assert len(rows_of(read("\n".join(lines)))) == 20_000
+
+
+class TestOnlyFlows:
+    def test_words_of_others_leave_nothing_out(self) -> None:
+        pmacct = {"event_type": "purge", "ip_src": A, "ip_dst": B, "port_src": 1, "port_dst": 2}
+        row = json.dumps(pmacct)
+        columns = "source=ip_src,destination=ip_dst,source_port=port_src,destination_port=port_dst"
+        assert len(rows_of(read(row, columns))) == 1
+        assert len(rows_of(read(f"src,dst,log_status\n{A},{B},done\n"))) == 1
+
+    def test_nothing_but_what_is_left_out(self, tmp_path: Path) -> None:
+        event = {"event_type": "dns", "src_ip": A, "dest_ip": B, "src_port": 1, "dest_port": 2}
+        (tmp_path / "eve.json").write_text(json.dumps(event) + "\n\n" + json.dumps(event))
+        (failed,) = analyze([tmp_path / "eve.json"], RSS, jobs=1).failed
+        assert failed.error == "has 2 rows, and none of them says that it is a flow"
+
+
 @given(st.binary(max_size=300), st.sampled_from(sorted(FORMATS)), st.integers(0, 2000))
 def test_damage_is_told(noise: bytes, name: str, place: int) -> None:
     """Whatever the bytes, there are rows or a FlowTableError."""
@@ -984,6 +1020,12 @@ def test_parquet_of_which_a_name_or_a_cell_is_no_text(tmp_path: Path) -> None:
         assert found.packets == 1
         (failed,) = found.failed
         assert "cannot be read further" in str(failed.error)
+
+
+def test_a_word_that_is_a_time() -> None:
+    far = pa.array([2**62], pa.timestamp("s"))
+    table = pa.table({"src_ip": [A], "dest_ip": [B], "event_type": far})
+    assert rows_of(read_arrow(table)) == []
 
 
 @pytest.mark.parametrize("name", ["src", "sport", "proto", "packets"])

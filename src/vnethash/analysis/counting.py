@@ -60,14 +60,19 @@ def count_file(
 def count_rows(
     census: Census, batches: Iterable[FlowBatch], path: str
 ) -> Iterator[tuple[int, int]]:
-    """Count a flow table likewise; raises FlowTableError at last if rows could not be read."""
+    """Count a flow table likewise; raises FlowTableError at last if rows could not be read,
+    or if not one of them is of a flow."""
     rejected: tuple[Rejected, ...] = ()
+    rows = left_out = 0
     for batch in batches:
+        rows, left_out = rows + batch.rows, left_out + batch.left_out
         census.add_flows(batch.flows, batch.times_ns)
         rejected = merge_rejected((*rejected, *batch.rejected))
         yield int(batch.flows["packets"].sum()), batch.bytes_read
     if reason := rejected_text(rejected):
         raise FlowTableError(path, reason)
+    if left_out and not rows:
+        raise FlowTableError(path, f"has {left_out} rows, and none of them says that it is a flow")
 
 
 def _frames(census: Census, stream: Stream) -> Iterator[tuple[int, int]]:

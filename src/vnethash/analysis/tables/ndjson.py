@@ -2,7 +2,7 @@
 """Tables of one JSON object a line: Zeek's logs, Suricata's eve.json, nfdump's ndjson."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,15 +16,45 @@ from vnethash.errors import FlowTableError
 _BLOCK = 1 << 20
 _LONGEST = 64 << 20
 _SHOWN = 40
+_MOST_COLUMNS = 10_000
 
 
 def read_ndjson(text: Text, given: Given, path: str) -> tuple[Layout, Iterator[Chunk]]:
     """The layout and the rows of JSON lines. Raises FlowTableError."""
-    names: dict[str, None] = {}
-    for line in text.head.split(b"\n"):
-        names |= dict.fromkeys(_cells(line) or ())
-    layout = find_layout(list(names), given, path)
-    return layout, _chunks(text, layout, list(names), path)
+    columns = _Columns(given, path)
+    columns.learn(cells for line in text.head.split(b"\n") if (cells := _cells(line)))
+    return columns.layout(), _chunks(text, columns, path)
+
+
+class _Columns:
+    """Those that there are, as far as the file has been read.
+
+    Objects need not have all of them: of other events, of the other family of addresses.
+    """
+
+    def __init__(self, given: Given, path: str) -> None:
+        self._given, self._path = given, path
+        self._places: dict[str, int] = {}
+        self._layout: Layout | None = None
+        self.names: list[str] = []
+
+    def learn(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """What these have is there as well, whichever come after."""
+        for cells in rows:
+            if cells.keys() <= self._places.keys():
+                continue
+            for name in cells:
+                # Objects whose names are data have ever more of them.
+                if name not in self._places and len(self.names) < _MOST_COLUMNS:
+                    self._places[name] = len(self.names)
+                    self.names.append(name)
+                    self._layout = None
+
+    def layout(self) -> Layout:
+        """Of all that is known. Raises FlowTableError without addresses."""
+        if self._layout is None:
+            self._layout = find_layout(self.names, self._given, self._path)
+        return self._layout
 
 
 def _cells(line: bytes) -> dict[str, Any] | None:
@@ -42,36 +72,34 @@ def _cells(line: bytes) -> dict[str, Any] | None:
     return cells
 
 
-def _chunks(text: Text, layout: Layout, names: Sequence[str], path: str) -> Iterator[Chunk]:
+def _chunks(text: Text, columns: _Columns, path: str) -> Iterator[Chunk]:
     number, rest = 0, b""
     while block := text.read(_BLOCK):
         whole, _, rest = (rest + block).rpartition(b"\n")
         if len(rest) > _LONGEST:
             raise FlowTableError(path, f"a line after line {number} has over {_LONGEST} bytes")
         lines = whole.split(b"\n") if whole else []
-        yield _chunk(lines, layout, names, number, text.bytes_read)
+        yield _chunk(lines, columns, number, text.bytes_read)
         number += len(lines)
     if rest:
-        yield _chunk([rest], layout, names, number, text.bytes_read)
+        yield _chunk([rest], columns, number, text.bytes_read)
 
 
-def _chunk(
-    lines: Sequence[bytes], layout: Layout, names: Sequence[str], before: int, bytes_read: int
-) -> Chunk:
+def _chunk(lines: Sequence[bytes], known: _Columns, before: int, bytes_read: int) -> Chunk:
     pa = load("pyarrow", "flow tables")
-    used = {index: names[index] for index in layout.used}
-    columns: dict[int, list[str | None]] = {index: [] for index in used}
     numbers: list[int] = []
     spoilt: list[int] = []
+    rows: list[dict[str, Any]] = []
     for number, line in enumerate(lines):
         cells = _cells(line)
         if cells is not None:
             numbers.append(number)
-            for index, name in used.items():
-                cell = cells.get(name)
-                columns[index].append(None if cell is None else str(cell))
+            rows.append(cells)
         elif line.strip():
             spoilt.append(number)
+    known.learn(rows)
+    layout = known.layout()
+    columns = {index: [row.get(known.names[index]) for row in rows] for index in layout.used}
     rejected: tuple[Rejected, ...] = ()
     if spoilt:
         first = lines[spoilt[0]][:_SHOWN].decode("utf-8", "backslashreplace")
@@ -79,12 +107,12 @@ def _chunk(
         rejected = (Rejected("not a JSON object", len(spoilt), where),)
     arrays = {
         # A lone surrogate is JSON, but no text.
-        index: pa.array([_utf8(cell) for cell in column], pa.string())
+        index: pa.array([_text(cell) for cell in column], pa.string())
         for index, column in columns.items()
     }
     places = np.array(numbers, np.int64) + before + 1
-    return Chunk(arrays, len(numbers), places, "line", rejected, bytes_read)
+    return Chunk(arrays, len(numbers), places, "line", rejected, bytes_read, layout)
 
 
-def _utf8(cell: str | None) -> str | None:
-    return None if cell is None else cell.encode("utf-8", "replace").decode()
+def _text(cell: Any) -> str | None:
+    return None if cell is None else str(cell).encode("utf-8", "replace").decode()

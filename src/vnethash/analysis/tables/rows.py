@@ -42,6 +42,8 @@ class FlowBatch(NamedTuple):
     """That were read, with those rejected."""
     bytes_read: int
     """Of the file as it lies there, up to here."""
+    left_out: int = 0
+    """Further rows, which say themselves that they tell of no flow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ class Chunk:
     rejected: tuple[Rejected, ...] = ()
     """Rows that did not make it into columns."""
     bytes_read: int = 0
+    layout: Layout | None = None
+    """Of these rows, where columns come to light as the file is read."""
 
 
 def unreadable(path: str, error: Exception) -> FlowTableError:
@@ -86,7 +90,8 @@ def rejected_text(rejected: Iterable[Rejected]) -> str | None:
 
 
 def read_rows(chunk: Chunk, layout: Layout) -> FlowBatch:
-    """The flows of a chunk."""
+    """The flows of a chunk, which may know the layout better."""
+    layout = chunk.layout or layout
     rows = _Rows(chunk, layout)
     source, destination = rows.addresses(Role.SOURCE), rows.addresses(Role.DESTINATION)
     rows.reject(Role.SOURCE, "without a source address", source.family == 0)
@@ -114,6 +119,7 @@ def read_rows(chunk: Chunk, layout: Layout) -> FlowBatch:
         (*chunk.rejected, *rows.rejected),
         int(np.count_nonzero(rows.there)) + sum(part.rows for part in chunk.rejected),
         chunk.bytes_read,
+        rows.left_out,
     )
 
 
@@ -156,8 +162,10 @@ class _Rows:
         for indices in self._layout.columns.values():
             for index in indices:  # an empty line has nothing in any of them
                 there |= _told(self._chunk.columns[index])
+        told = np.count_nonzero(there)
         for index, word in self._layout.only.items():
             there &= cells.words(self._chunk.columns[index]) == word
+        self.left_out = int(told - np.count_nonzero(there))
         return there
 
     def columns(self, role: Role) -> list[Any]:
