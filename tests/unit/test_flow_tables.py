@@ -1145,3 +1145,26 @@ def test_memory_stays_flat(tmp_path: Path) -> None:
         assert packets == blocks * 100_000
         peaks.append(peak + pool.max_memory())
     assert peaks[1] < 1.2 * peaks[0]
+
+
+def test_memory_stays_flat_with_the_row_groups_of_parquet(tmp_path: Path) -> None:
+    peaks = []
+    for rows in (500_000, 2_000_000):
+        path = tmp_path / f"{rows}.parquet"
+        counts = np.random.default_rng(1).integers(1, 1 << 40, rows)
+        table = pa.table({"src": counts & 0xFFFF, "dst": counts & 0xFF, "packets": counts})
+        pa.parquet.write_table(
+            table, path, row_group_size=rows, use_dictionary=False, compression="none"
+        )
+        pool = pa.system_memory_pool()
+        before = pa.default_memory_pool()
+        pa.set_memory_pool(pool)
+        tracemalloc.start()
+        try:
+            assert sum(batch.rows for batch in open_flow_table(path)) == rows
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+            pa.set_memory_pool(before)
+        peaks.append(peak + pool.max_memory())
+    assert peaks[1] < 1.2 * peaks[0]

@@ -12,6 +12,7 @@ from vnethash.analysis.tables.columns import Given, Layout, find_layout
 from vnethash.analysis.tables.rows import Chunk, unreadable
 
 _ROWS = 1 << 16
+_BUFFER = 1 << 20
 
 
 def read_parquet(file: IO[bytes], given: Given, path: str) -> tuple[Layout, Iterator[Chunk]]:
@@ -19,7 +20,10 @@ def read_parquet(file: IO[bytes], given: Given, path: str) -> tuple[Layout, Iter
     pa, parquet = load("pyarrow", "flow tables"), load("pyarrow.parquet", "flow tables")
     errors = (pa.ArrowException, OSError, UnicodeDecodeError)
     try:
-        table = parquet.ParquetFile(pa.PythonFile(file, mode="r"))
+        # Without a buffer, a column of a row group is read at once: of the largest, all rows.
+        table = parquet.ParquetFile(
+            pa.PythonFile(file, mode="r"), buffer_size=_BUFFER, pre_buffer=False
+        )
         schema = table.schema_arrow
     except errors as error:
         raise unreadable(path, error) from error
