@@ -40,11 +40,11 @@ _USUAL: Mapping[Role, str] = {
     " idresph resph dstaddr da dip dstip destip dstipaddr dstipaddress destinationaddress"
     " destinationip daddr ipdst+ipv6dst dst4addr+dst6addr destination dst dest",
     Role.SOURCE_PORT: "sourcetransportport l4srcport idorigp origp srcport sp sport sourceport"
-    " tcpsrcport+udpsrcport",
+    " portsrc tcpsrcport+udpsrcport",
     Role.DESTINATION_PORT: "destinationtransportport l4dstport idrespp respp dstport dp dport"
-    " dsport destport destinationport tcpdstport+udpdstport",
+    " dsport destport destinationport portdst tcpdstport+udpdstport",
     Role.PROTOCOL: "protocolidentifier protocol proto prot pro pr ipproto+ipv6nxt ipprotocol"
-    " transport l4proto",
+    " transport networktransport l4proto",
     Role.TIME: "flowstartmilliseconds flowstartmicroseconds flowstartnanoseconds"
     " flowstartseconds flowstart firstseen ts stime starttime start first timestamp"
     " frametimeepoch time",

@@ -16,14 +16,14 @@ from vnethash.errors import FlowTableError
 _BLOCK = 1 << 20
 _LONGEST = 64 << 20
 _SHOWN = 40
+_EVENT = "event_type"
 _MOST_COLUMNS = 10_000
 
 
 def read_ndjson(text: Text, given: Given, path: str) -> tuple[Layout, Iterator[Chunk]]:
     """The layout and the rows of JSON lines. Raises FlowTableError."""
-    columns = _Columns(given, path)
-    columns.learn(cells for line in text.head.split(b"\n") if (cells := _cells(line)))
-    return columns.layout(), _chunks(text, columns, path)
+    # Each chunk brings its own.
+    return Layout({}, {}, None), _chunks(text, _Columns(given, path), path)
 
 
 class _Columns:
@@ -79,13 +79,18 @@ def _chunks(text: Text, columns: _Columns, path: str) -> Iterator[Chunk]:
         if len(rest) > _LONGEST:
             raise FlowTableError(path, f"a line after line {number} has over {_LONGEST} bytes")
         lines = whole.split(b"\n") if whole else []
-        yield _chunk(lines, columns, number, text.bytes_read)
+        if lines:
+            yield from _chunk(lines, columns, number, text.bytes_read)
         number += len(lines)
     if rest:
-        yield _chunk([rest], columns, number, text.bytes_read)
+        yield from _chunk([rest], columns, number, text.bytes_read)
+    columns.layout()  # or there was nothing but other events
 
 
-def _chunk(lines: Sequence[bytes], known: _Columns, before: int, bytes_read: int) -> Chunk:
+def _chunk(
+    lines: Sequence[bytes], known: _Columns, before: int, bytes_read: int
+) -> Iterator[Chunk]:
+    """These lines as a chunk; none if they come before any that could have addresses."""
     pa = load("pyarrow", "flow tables")
     numbers: list[int] = []
     spoilt: list[int] = []
@@ -98,7 +103,13 @@ def _chunk(lines: Sequence[bytes], known: _Columns, before: int, bytes_read: int
         elif line.strip():
             spoilt.append(number)
     known.learn(rows)
-    layout = known.layout()
+    try:
+        layout = known.layout()
+    except FlowTableError:
+        # Of Suricata, which tells of itself until there is a flow.
+        if rows and not spoilt and all(row.get(_EVENT, "flow") != "flow" for row in rows):
+            return
+        raise
     columns = {index: [row.get(known.names[index]) for row in rows] for index in layout.used}
     rejected: tuple[Rejected, ...] = ()
     if spoilt:
@@ -111,7 +122,7 @@ def _chunk(lines: Sequence[bytes], known: _Columns, before: int, bytes_read: int
         for index, column in columns.items()
     }
     places = np.array(numbers, np.int64) + before + 1
-    return Chunk(arrays, len(numbers), places, "line", rejected, bytes_read, layout)
+    yield Chunk(arrays, len(numbers), places, "line", rejected, bytes_read, layout)
 
 
 def _text(cell: Any) -> str | None:
