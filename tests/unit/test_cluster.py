@@ -210,6 +210,13 @@ def test_an_embedded_cluster(tmp_path: Path, capfd: pytest.CaptureFixture[str]) 
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_client_that_is_there_already(address: str, tmp_path: Path) -> None:
+    paths = folder_of_captures(tmp_path / "small", 3)
+    with distributed.Client(address, set_as_default=False) as client:
+        for _ in range(2):  # and it goes on to live
+            assert_same(analyze_cluster(paths, RSS, cluster=client), analyze(paths, RSS))
+
+
 def test_other_users_are_not_let_in() -> None:
     stranger = distributed.security.Security.temporary()
     with connected(None, 1) as client:

@@ -35,7 +35,7 @@ def analyze_cluster(
     paths: Iterable[str | os.PathLike[str]],
     rss: RssConfig | None = None,
     *,
-    cluster: str | None = None,
+    cluster: str | Any | None = None,
     workers: int | None = None,
     window_ns: int = DEFAULT_WINDOW_NS,
     progress: Progress | None = None,
@@ -44,10 +44,10 @@ def analyze_cluster(
 ) -> Analysis:
     """What `analyze` finds in the same files, to the last digit, by the workers of a cluster.
 
-    ``cluster`` is the address of a scheduler whose workers find the files by the same
-    paths or addresses; without it, ``workers`` processes are started here, by default
-    one a CPU, and ended. Captures that are not compressed are split into blocks of
-    ``block_bytes``, at least 1 MiB. A file that cannot be read, or that kills
+    ``cluster`` is the address of a scheduler, or a `distributed.Client` of one, whose workers
+    find the files by the same paths or addresses; without it, ``workers`` processes are
+    started here, by default one a CPU, and ended. Captures that are not compressed are
+    split into blocks of ``block_bytes``, at least 1 MiB. A file that cannot be read, or that kills
     its workers again and again, counts as far as it goes: `Analysis.failed`.
 
     Raises what `analyze` raises, ClusterError, and DependencyMissing without Dask.
@@ -70,7 +70,7 @@ def analyze_files_cluster(
     files: Sequence[File],
     rss: RssConfig,
     *,
-    cluster: str | None = None,
+    cluster: str | Any | None = None,
     workers: int | None = None,
     window_ns: int = DEFAULT_WINDOW_NS,
     progress: Progress | None = None,
@@ -91,8 +91,11 @@ def analyze_files_cluster(
 
 
 @contextmanager
-def connected(address: str | None, workers: int | None) -> Iterator[Any]:
-    """A client of the cluster at ``address``, or of one of this machine's own."""
+def connected(address: str | Any | None, workers: int | None) -> Iterator[Any]:
+    """A client of the cluster at ``address``, which can be one, or of one of this machine's own."""
+    if not isinstance(address, str | None):
+        yield address
+        return
     try:
         distributed = import_module("distributed")
     except ImportError as error:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from vnethash.analysis import Analysis, analyze
 from vnethash.analysis.cluster import analyze_cluster, connected
@@ -47,10 +48,7 @@ def run(effort: Effort, advance: Advance) -> list[Row]:
     packets = effort.share(_PACKETS)
     with ExitStack() as resources:
         folder = Path(resources.enter_context(tempfile.TemporaryDirectory("-vnethash-bench")))
-        addresses = {
-            number: resources.enter_context(connected(None, number)).scheduler.address
-            for number in _WORKERS
-        }
+        clients = {number: resources.enter_context(connected(None, number)) for number in _WORKERS}
         rows: list[Row] = []
         block = records(packets, _FLOWS).tobytes()
         for case, repeated in ((LARGE, _REPEATED), (SMALL, 1)):
@@ -60,7 +58,7 @@ def run(effort: Effort, advance: Advance) -> list[Row]:
                 for _ in range(repeated):
                     file.write(block[: None if case == LARGE else 76])
             count = repeated * packets if case == LARGE else 1
-            measured = interleave(_variants(path, count, addresses), effort.rounds, advance)
+            measured = interleave(_variants(path, count, clients), effort.rounds, advance)
             base = measured[BASE]
             rows += [
                 Row(NAME, case, name, _UNITS[case], Summary.of(values), ratios(values, base))
@@ -72,16 +70,14 @@ def run(effort: Effort, advance: Advance) -> list[Row]:
 _UNITS = {LARGE: "ns", SMALL: "ms"}
 
 
-def _variants(
-    path: Path, packets: int, addresses: dict[int, str]
-) -> dict[str, Callable[[], float]]:
+def _variants(path: Path, packets: int, clients: dict[int, Any]) -> dict[str, Callable[[], float]]:
     rss = RssConfig.default(8)
     scale = packets if packets > 1 else 1_000_000
     variants: dict[str, Callable[[], float]] = {
         BASE: partial(_timed, partial(analyze, [path], rss, jobs=1), packets, scale)
     }
-    for number, address in addresses.items():
-        there = partial(analyze_cluster, [path], rss, cluster=address, block_bytes=_BLOCK_BYTES)
+    for number, client in clients.items():
+        there = partial(analyze_cluster, [path], rss, cluster=client, block_bytes=_BLOCK_BYTES)
         name = f"{number} worker{'' if number == 1 else 's'}"
         variants[name] = partial(_timed, there, packets, scale)
     return variants
