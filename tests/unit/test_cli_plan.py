@@ -269,6 +269,7 @@ def test_judged_by_a_damaged_file(
         (["CAPTURE", "--few-moves", "--entries", "64"], 2, "keeps the present table"),
         (["CAPTURE", "--candidates", "0"], 2, "candidates"),
         (["no/such.pcap"], 1, "no such file"),
+        (["LOOP", "--output", "p.json"], 1, "symbolic links"),
         (["EMPTY"], 1, "no packets"),
         (["CAPTURE", "--find-port", "::1", "::2"], 2, "needs no traffic"),
         (["--find-port", "::1", "[::2]:1"], 2, "queue: is needed"),
@@ -290,7 +291,9 @@ def test_what_goes_wrong(
 ) -> None:
     empty = tmp_path / "empty.pcap"
     empty.write_bytes(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1))
-    files = {"CAPTURE": capture, "EMPTY": str(empty)}
+    loop = tmp_path / "loop.pcap"
+    loop.symlink_to(loop)
+    files = {"CAPTURE": capture, "EMPTY": str(empty), "LOOP": str(loop)}
     assert message in run(capsys, *(files.get(arg, arg) for arg in args), code=code)["error"]
 
 
