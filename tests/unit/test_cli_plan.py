@@ -262,7 +262,7 @@ def test_judged_by_a_damaged_file(
         (["CAPTURE", "--present", "-", "--config", "p.json"], 2, "together with --present"),
         (["-", "--config", "-"], 2, "config: - is standard input, which is read already"),
         (["CAPTURE", "--output", "-"], 2, "output: - is no file"),
-        (["CAPTURE", "--output", "CAPTURE"], 2, "is read, and would be written over"),
+        (["CAPTURE", "--output", "CAPTURE"], 2, "is named already, and would be written over"),
         (["CAPTURE", "--few-moves", "--seed", "3"], 2, "seed: is for trying keys"),
         (["CAPTURE", "--keep-key", "--candidates", "9"], 2, "candidates: is for trying keys"),
         (["CAPTURE", "--jobs", "2", "--workers", "1"], 2, "jobs: are of this process"),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.analyses import write_office
-from vnethash.analysis import analyze
+from vnethash.analysis import Aim, Analysis, TrafficPlan, analyze, plan_analysis, planning
 from vnethash.analysis.flows import endpoints
 from vnethash.cli.main import run
 from vnethash.rss.config import RssConfig
@@ -141,6 +141,22 @@ def test_nothing_of_them_in_what_analyze_prints(
     assert all(0 <= flow["bucket"] < 128 for flow in flows)
 
 
+def test_nobody_can_make_the_keys_of_an_anonymous_plan(
+    capture: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds: list[int] = []
+
+    def watched(analysis: Analysis, aim: Aim) -> TrafficPlan:
+        seeds.append(aim.seed)
+        return plan_analysis(analysis, aim)
+
+    monkeypatch.setattr(planning, "plan_analysis", watched)
+    for options in ([], [], ["--anonymize"], ["--anonymize"]):
+        report(capsys, capture, "--plan", *options)
+    assert seeds[:2] == [0, 0]  # the same page each time
+    assert len({*seeds}) == 3
+
+
 def test_a_damaged_file(capture: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cut = Path("<b>cut.pcap")
     cut.write_bytes(capture.read_bytes()[:-10])
@@ -161,6 +177,8 @@ def test_a_damaged_file(capture: Path, capsys: pytest.CaptureFixture[str]) -> No
         (["--plot", "all.gif"], 2, "plot: all.gif: pictures are written as"),
         (["--output", "nowhere/report.html"], 2, "output: there is no folder nowhere"),
         (["--output", "."], 2, "output: . is a folder"),
+        (["--output", "CAPTURE"], 2, "is named already, and would be written over"),
+        (["--output", "all.svg", "--plot", "./all.svg"], 2, "plot: all.svg is named already"),
         (["--plot", "nowhere/all.png"], 2, "plot: there is no folder nowhere"),
         (["--anonymize-key", "bad.key"], 2, "does not hold 64 hexadecimal digits"),
         (["--window", "0"], 2, "window"),
@@ -170,6 +188,7 @@ def test_what_cannot_be(
     capture: Path, capsys: pytest.CaptureFixture[str], options: list[str], code: int, error: str
 ) -> None:
     Path("bad.key").write_text("secret")
+    options = [str(capture) if option == "CAPTURE" else option for option in options]
     assert error in report(capsys, capture, *options, code=code)["error"]
     assert not Path("report.html").exists()
 

@@ -97,7 +97,7 @@ def check_output(file: Path, option: str = "output", inputs: Iterable[str] = ())
     if str(file) == "-":
         raise ConfigError(option, "- is no file", hint="/dev/stdout is standard output")
     if os.path.realpath(file) in map(os.path.realpath, inputs):
-        raise ConfigError(option, f"{file} is read, and would be written over")
+        raise ConfigError(option, f"{file} is named already, and would be written over")
     if file.is_dir():
         raise ConfigError(option, f"{file} is a folder", hint="name a file in it")
     if not file.parent.is_dir():
