@@ -4,7 +4,6 @@
 import io
 import json
 import os
-import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 import typer
 
 import vnethash
+from tests.terminals import terminal
 from vnethash.capture import open_capture
 from vnethash.cli import main, output
 from vnethash.cli.options import config_from_options, parse_indirection
@@ -466,23 +466,18 @@ def test_progress_of_files_with_odd_names(name: str, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("total", ["10", "None"])
 def test_progress_shows_on_a_terminal(total: str) -> None:
-    controller, terminal = pty.openpty()
     code = (
         "from vnethash.cli.output import progress\n"
         f"with progress('frames', {total}) as at:\n"
         "    at(10)"
     )
     env = {**ENV, "TERM": "xterm", "COLUMNS": "80"}
-    try:
+    with terminal() as screen:
         done = subprocess.run(
-            [sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, stderr=terminal
+            [sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, stderr=screen.fd
         )
-        shown = os.read(controller, 65536).decode()
-    finally:
-        os.close(terminal)
-        os.close(controller)
     assert (done.returncode, done.stdout) == (0, b"")
-    assert "frames" in shown
+    assert "frames" in screen.text
 
 
 def test_the_console_prints_addresses_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:

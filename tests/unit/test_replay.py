@@ -4,12 +4,9 @@
 import io
 import json
 import os
-import pty
-import select
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ import pytest
 
 import vnethash
 from tests import frames
+from tests.terminals import terminal
 from vnethash.capture import Frame, write_pcap
 from vnethash.cli import main
 from vnethash.errors import CaptureError
@@ -285,29 +283,15 @@ def test_the_progress_bar_leaves_the_lines_to_the_pipe(tmp_path: Path) -> None:
     path = tmp_path / "many.pcap"
     write_pcap(path, FRAMES * 100)
     env = {**os.environ, "PYTHONPATH": str(Path(vnethash.__file__).parent.parent), "TERM": "xterm"}
-    leader, follower = pty.openpty()
-    try:
-        process = subprocess.Popen(
+    with terminal() as screen:
+        process = subprocess.run(
             [sys.executable, "-m", "vnethash.cli.main", "replay", path, "-e", "native", "--json"],
             env=env,
             stdout=subprocess.PIPE,
-            stderr=follower,
+            stderr=screen.fd,
+            timeout=30,
         )
-        out, _ = process.communicate(timeout=30)
-        terminal = _read_all(leader)
-    finally:
-        os.close(leader)
-        os.close(follower)
     assert process.returncode == 0
-    assert json_lines(out.decode()) == expected(RssConfig.default(4), FRAMES * 100)
-    assert "replaying" in terminal
-    assert '"hash_value"' not in terminal
-
-
-def _read_all(fd: int) -> str:
-    """What is in a terminal."""
-    data = b""
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline and select.select([fd], [], [], 0.1)[0]:
-        data += os.read(fd, 1 << 16)
-    return data.decode()
+    assert json_lines(process.stdout.decode()) == expected(RssConfig.default(4), FRAMES * 100)
+    assert "replaying" in screen.text
+    assert '"hash_value"' not in screen.text
