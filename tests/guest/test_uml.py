@@ -77,7 +77,7 @@ def test_host_is_read_only_there(tmp_path: Path) -> None:
 
 
 def test_command_that_takes_too_long() -> None:
-    result = uml.run_in_uml(["sh", "-c", "echo begun; sleep 60"], timeout=1, mem="128M")
+    result = uml.run_in_uml(["sh", "-c", "echo begun; sleep 60"], timeout=3, mem="128M")
     assert result.exit_status == 124
     assert result.output == "begun\n"
 

@@ -155,7 +155,7 @@ def test_an_interrupt_while_a_pipe_is_silent(name: str, tmp_path: Path) -> None:
     command = [sys.executable, "-c", INTERRUPTIBLE, "analyze", name, *files, "--jobs", "2"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
-            time.sleep(2)
+            _until_idle(process.pid)
             assert process.poll() is None
             process.send_signal(signal.SIGINT)
             assert process.wait(20) == 130
@@ -163,6 +163,20 @@ def test_an_interrupt_while_a_pipe_is_silent(name: str, tmp_path: Path) -> None:
             assert process.stderr.read() == b""
         finally:
             process.kill()
+
+
+def _until_idle(pid: int) -> None:
+    """Until all threads sleep, and none has had a CPU for half a second."""
+    before: list[list[str]] = []
+    deadline = time.monotonic() + 60
+    while True:
+        threads = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+        now = [[stat[0], *stat[2:3], *stat[13:15]] for stat in threads]
+        if now == before and all(stat[1] == "S" for stat in now):
+            return
+        assert time.monotonic() < deadline, now
+        before = now
+        time.sleep(0.5)
 
 
 def test_standard_input_among_others(tmp_path: Path) -> None:

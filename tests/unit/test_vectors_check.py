@@ -162,7 +162,7 @@ def test_children_are_ended_too(tmp_path: Path) -> None:
         f"open({str(tmp_path / 'child')!r}, 'w').write(str(child.pid))\n"
         "time.sleep(600)\n"
     )
-    conversation = talk(tmp_path, body, timeout=3)
+    conversation = talk(tmp_path, body, timeout=5)
     assert conversation.failure is not None
     child = int((tmp_path / "child").read_text())
     deadline = time.monotonic() + 10
@@ -182,11 +182,11 @@ def _runs(pid: int) -> bool:
     ("after", "note"),
     [
         ("sys.exit(4)\n", "ended with status 4 after all its answers"),
-        ("time.sleep(600)\n", "answered all, but did not end within 1 s"),
+        ("time.sleep(600)\n", "answered all, but did not end within 3 s"),
     ],
 )
 def test_odd_ends_after_all_answers_are_told(tmp_path: Path, after: str, note: str) -> None:
-    conversation = talk(tmp_path, ONE_BY_ONE + after, timeout=1)
+    conversation = talk(tmp_path, ONE_BY_ONE + after, timeout=3)
     assert conversation.failure is None
     assert note in conversation.note
     assert outcomes(conversation) == {Outcome.PASSED: len(VECTORS)}
