@@ -433,12 +433,6 @@ def test_progress_is_silent_without_a_terminal(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_full_disk_is_said_of_the_file() -> None:
-    with pytest.raises(OSError, match="No space") as caught, output.writing(Path("/dev/full")):
-        Path("/dev/full").write_text("x")
-    assert caught.value.filename == "/dev/full"
-
-
 def test_no_memory_is_no_defect(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

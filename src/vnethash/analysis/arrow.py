@@ -18,6 +18,7 @@ from vnethash.analysis.flows import Flows, is_ipv6
 from vnethash.analysis.result import Analysis, Load, Reason
 from vnethash.errors import ConfigError
 from vnethash.virtio.hash_types import ReportType
+from vnethash.writing import replacing
 
 _TRANSPORTS = ("tcp", "udp")
 
@@ -139,7 +140,7 @@ def write_table(table: Any, path: Path) -> None:
             f"{path.name}: tables are written as {', '.join(ENDINGS)}",
             hint="let the name of the file end in one of them",
         )
-    with open(path, "wb") as file:  # by Python, whose errors name the file
+    with replacing(path) as file:
         if ending == ".parquet":
             load("pyarrow.parquet", "tables").write_table(table, file, compression="zstd")
         elif ending == ".csv":

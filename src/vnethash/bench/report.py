@@ -13,6 +13,7 @@ from typing import Any, Protocol, cast
 from vnethash import __version__
 from vnethash.bench.measure import Advance, Effort, Row, Summary
 from vnethash.errors import ConfigError
+from vnethash.writing import write
 
 NAMES = (
     *("bulk", "captures", "cluster", "plan", "stages", "layouts", "path", "tcp", "vhost"),
@@ -153,7 +154,7 @@ def _comparable(value: Summary, ratio: Summary | None) -> Summary:
 def save(file: Path, run: Mapping[str, Any]) -> None:
     """Write what to_json() gave. Raises ConfigError."""
     try:
-        file.write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
+        write(file, json.dumps(run, indent=1) + "\n")
     except OSError as error:
         raise ConfigError("save", f"cannot write {file}: {_reason(error)}") from error
 

@@ -17,6 +17,7 @@ from vnethash.capture.format import (
     Frame,
 )
 from vnethash.errors import CaptureError, os_reason
+from vnethash.writing import replacing
 
 
 def write_pcap(
@@ -34,7 +35,7 @@ def write_pcap(
     name = os.fspath(path)
     count = 0
     try:
-        with open(path, "wb") as file:
+        with replacing(path) as file:
             file.write(struct.pack("<IHHIIII", 0xA1B23C4D, 2, 4, 0, 0, MAX_FRAME, link_type))
             for frame in frames:
                 if isinstance(frame, Frame):

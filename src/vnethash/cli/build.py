@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 """``vnethash build``: compile a hash program."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +11,7 @@ from vnethash.cli.options import JsonOption
 from vnethash.cli.output import console, emit_json
 from vnethash.cli.verifier_log import VerifierLogOption, verifier_log
 from vnethash.errors import CompileError, ConfigError
+from vnethash.writing import write
 
 
 def build_program_command(
@@ -85,7 +85,7 @@ def build_program_command(
             with verifier_log(log):
                 program.load()
             verified = {name: program.program(name).verified for name in program.programs()}
-    _write(output, compiled.image)
+    write(output, compiled.image)
     if json:
         emit_json(
             {
@@ -101,20 +101,3 @@ def build_program_command(
     console().print(f"{output}: compiled by {compiled.compiler}", soft_wrap=True)
     for name, instructions in verified.items():
         console().print(f"{name}: the verifier went through {instructions:,} instructions")
-
-
-def _write(output: Path, image: bytes) -> None:
-    """All of it or nothing, with the rights that a new file has."""
-    import tempfile
-
-    handle, made = tempfile.mkstemp(prefix=f".{output.name}.", dir=output.parent)
-    try:
-        with open(handle, "wb") as file:
-            file.write(image)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(made, 0o666 & ~umask)
-        os.replace(made, output)
-    except BaseException:
-        os.unlink(made)
-        raise

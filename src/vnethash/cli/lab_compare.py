@@ -12,6 +12,7 @@ import typer
 from vnethash.cli.lab import terminable
 from vnethash.cli.output import console
 from vnethash.errors import ConfigError, VnethashError
+from vnethash.writing import write
 
 _PAGE = Path("docs", "three-ways.md")
 
@@ -93,6 +94,6 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _write(path: Path, text: str) -> None:
     try:
-        path.write_text(text)
+        write(path, text)
     except OSError as error:
         raise VnethashError(f"write {path}: {(error.strerror or str(error)).lower()}") from error

@@ -107,16 +107,6 @@ def check_output(file: Path, option: str = "output", inputs: Iterable[str] = ())
 
 
 @contextmanager
-def writing(file: Path) -> Iterator[None]:
-    """What the system refuses meanwhile is said of ``file``: of a full disk it names none."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = error.filename or str(file)
-        raise
-
-
-@contextmanager
 def progress(
     description: str, total: int | None = None, *, in_bytes: bool = False
 ) -> Iterator[Callable[[int], None]]:

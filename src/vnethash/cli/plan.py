@@ -30,9 +30,10 @@ from vnethash.cli.options import (
     read_config,
     read_text,
 )
-from vnethash.cli.output import check_output, emit_json, json_line, writing
+from vnethash.cli.output import check_output, emit_json, json_line
 from vnethash.errors import CaptureError, ConfigError
 from vnethash.stats import Measure
+from vnethash.writing import write
 
 if TYPE_CHECKING:
     from vnethash.analysis import Analysis
@@ -252,8 +253,7 @@ def plan_command(
         seen.append(analyzed(judge_by))
     judgement = judge(plan, seen[1]) if judge_by else None
     if output is not None:
-        with writing(output):
-            output.write_text(json_line(plan.after.to_json()) + "\n")
+        write(output, json_line(plan.after.to_json()) + "\n")
     if json:
         judged = None if judgement is None else judgement.to_json()
         emit_json({**plan.to_json(device), "judged": judged})

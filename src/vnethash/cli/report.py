@@ -29,7 +29,7 @@ from vnethash.cli.options import (
     UnclassifiedOption,
     config_from_options,
 )
-from vnethash.cli.output import check_output, console, emit_json, writing
+from vnethash.cli.output import check_output, console, emit_json
 from vnethash.cli.sharing import (
     AnonymizeKeyOption,
     AnonymizeOption,
@@ -37,6 +37,7 @@ from vnethash.cli.sharing import (
     shareable,
 )
 from vnethash.stats import Measure
+from vnethash.writing import write
 
 if TYPE_CHECKING:
     from vnethash.analysis import Analysis
@@ -110,12 +111,10 @@ def report_command(
     if after is not None and anonymizer is not None:
         after, advice = shareable(after, anonymizer), []  # whose line may tell a key
     page = html(shown, after, by=by, advice=advice)
-    with writing(output):
-        output.write_text(page, encoding="utf-8")
+    write(output, page)
     written = [output]
     for target in plot or ():
-        with writing(target):
-            written += draw(shown, target, after, by=by)
+        written += draw(shown, target, after, by=by)
     said = verdict(shown, by)
     if json:
         emit_json({"verdict": said, "written": [str(path) for path in written]})

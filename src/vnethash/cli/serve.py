@@ -25,6 +25,7 @@ from vnethash.cli.options import (
 )
 from vnethash.cli.verifier_log import VerifierLogOption, verifier_log
 from vnethash.errors import ConfigError, DeviceError
+from vnethash.writing import write
 
 if TYPE_CHECKING:
     from selectors import BaseSelector
@@ -265,10 +266,8 @@ def _save(backend: "Backend", file: Path) -> None:
     present = device.state if device.state.features else backend.left
     if not present.features:
         return
-    beside = file.with_name(f".{file.name}.new")
     try:
-        beside.write_text(json_line(export_state(NetDevice(device.offer, present))) + "\n")
-        beside.replace(file)
+        write(file, json_line(export_state(NetDevice(device.offer, present))) + "\n")
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise DeviceError(f"write the state to {file}: {reason}") from error

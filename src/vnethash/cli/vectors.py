@@ -14,6 +14,7 @@ from vnethash.errors import ConfigError, VnethashError
 from vnethash.vectors.engines import Engine
 from vnethash.vectors.export import Format
 from vnethash.vectors.report import By
+from vnethash.writing import write
 
 if TYPE_CHECKING:
     from vnethash.vectors.answer import Answer, Result
@@ -271,7 +272,7 @@ def export_command(
             raise ConfigError("output", "is needed: a capture is nothing for a terminal")
         sys.stdout.buffer.write(data)
     else:
-        output.write_bytes(data)
+        write(output, data)
 
 
 def _export_folder(files: "list[VectorFile]", folder: Path | None) -> None:
@@ -281,9 +282,9 @@ def _export_folder(files: "list[VectorFile]", folder: Path | None) -> None:
     if folder is None or str(folder) == "-":
         raise ConfigError("output", "is needed with --format json", hint="name a folder")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / SCHEMA).write_bytes((source() / SCHEMA).read_bytes())
+    write(folder / SCHEMA, (source() / SCHEMA).read_bytes())
     for file in files:
-        (folder / f"{file.topic}.json").write_text(dump(file), encoding="utf-8")
+        write(folder / f"{file.topic}.json", dump(file))
 
 
 def list_vectors_command(only: OnlyOption = None, json: JsonOption = False) -> None:

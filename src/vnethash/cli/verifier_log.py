@@ -4,12 +4,12 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from vnethash.errors import VerifierError
+from vnethash.writing import write
 
 VerifierLogOption = Annotated[
     str | None,
@@ -32,6 +32,6 @@ def verifier_log(file: str | None) -> Iterator[None]:
         elif file == "-":
             sys.stderr.write(error.log.rstrip("\n") + "\n")
         else:
-            Path(file).write_text(error.log.rstrip("\n") + "\n")
+            write(file, error.log.rstrip("\n") + "\n")
             error.hint = f"all that the verifier said is in {file}"
         raise

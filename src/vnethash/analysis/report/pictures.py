@@ -9,6 +9,7 @@ from vnethash.analysis.report.theme import LIGHT
 from vnethash.analysis.result import Analysis
 from vnethash.errors import ConfigError
 from vnethash.stats import Measure
+from vnethash.writing import write
 
 _WIDTH = 760
 _OPAQUE = {**LIGHT, "background": LIGHT["page"]}
@@ -50,7 +51,7 @@ def check_target(target: Path) -> bool:
 
 def _write(figure: Figure, file: Path) -> Path:
     if file.suffix.lower() == ".png":
-        file.write_bytes(png(figure, _OPAQUE))
+        write(file, png(figure, _OPAQUE))
     else:
-        file.write_text(svg(figure, _OPAQUE), encoding="utf-8")
+        write(file, svg(figure, _OPAQUE))
     return file
