@@ -34,6 +34,7 @@ from vnethash.analysis.tables.files import _PARQUET_ENDINGS
 from vnethash.capture import Frame, open_capture, pcapng_blocks, write_pcap
 from vnethash.capture.stream import open_stream
 from vnethash.capture.walk import Walker
+from vnethash.cli import output
 from vnethash.cli.main import run
 from vnethash.errors import CaptureError, DependencyMissing
 from vnethash.rss.config import RssConfig
@@ -529,6 +530,34 @@ def test_text_shows_queues_buckets_windows_and_what_was_not_hashed(
     assert "link type that is not read" in out
     assert "1970-01-01 00:00:19.000" in out
     assert " udp " in out
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_windows_on_a_narrow_terminal_lose_no_digit(
+    width: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Queues that have no room come in tables below."""
+    sample(tmp_path / "a.pcapng")
+    monkeypatch.setenv("COLUMNS", str(width))
+    output.console.cache_clear()
+    try:
+        arguments = ["-q", "20", "--windows", "-w", "1s", "--top", "0"]
+        assert run(["analyze", str(tmp_path / "a.pcapng"), *arguments]) == 0
+    finally:
+        output.console.cache_clear()
+    out = capsys.readouterr().out
+    tables = [part.splitlines() for part in out.split("\n\n") if part.startswith("window")]
+    assert len(tables) == {40: 20, 200: 1}.get(width, len(tables))
+    assert max(len(line) for table in tables for line in table) <= width
+    heads = " ".join(" ".join(table[0].split()[1:]) for table in tables)
+    assert heads == f"{' '.join(map(str, range(20)))} of the mean"
+    analysis = analyze([tmp_path / "a.pcapng"], RssConfig.default(20), window_ns=10**9)
+    assert analysis.windows is not None
+    for number, row in enumerate(analysis.windows.by_queue(analysis.rss)[0].tolist(), 1):
+        # Without the date and the time.
+        shown = [cell for table in tables for cell in table[number].split()[2:]]
+        assert shown[:-1] == [f"{n:,}" for n in row]
+        assert shown[-1].endswith("%")
 
 
 def test_a_table_in_a_pipe_loses_no_digit(

@@ -665,6 +665,31 @@ def test_a_summary_ends_where_rows_go_on() -> None:
     assert "1 not of 19 columns (line 8: " in str(told(batches))
 
 
+def test_json_lines_with_an_odd_letter() -> None:
+    """Of a device that writes Latin-1."""
+    flow = '{"src_ip": "192.0.2.1", "dest_ip": "198.51.100.7", "name": "Zürich"}\n'
+    batches = read(flow.encode() + flow.encode("latin-1"))
+    assert rows_of(batches) == [Row(A, B, 0, 0, IP4, 1, 0)] * 2
+    assert told(batches) is None
+
+
+@pytest.mark.parametrize(
+    ("summary", "last"),
+    [
+        ("Summary\nflows,bytes,packets,avg_bps,avg_pps,avg_bpp\n1,2,3,4,5,6\n", 6),
+        (
+            "Summary: total flows: 1, total bytes: 2\nTime window: 2024-03-01 12:00:00\n"
+            "Total flows processed: 1, Blocks skipped: 0\nSys: 0.0, flows/second: 1\n",
+            7,
+        ),
+    ],
+)
+def test_rows_right_after_a_summary_are_told(summary: str, last: int) -> None:
+    header, row = NFDUMP.splitlines()[:2]
+    text = f"{header}\n{row}\n{row}\n{summary}{row[:40]}\n{row[:50]}\n"
+    assert f"2 not of 19 columns (line {last + 1}: " in str(told(read(text)))
+
+
 class TestZeekSeparator:
     def test_others(self) -> None:
         for told_as, separator in (("\\x2C", ","), ("|", "|"), ("\\x22", '"'), ("", "\t")):

@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from vnethash.analysis.counting import Progress
     from vnethash.rss.config import RssConfig
 
+_OF_THE_MEAN = "of the mean"
+_GAP = 2
+"""Between columns."""
+
 FilesArgument = Annotated[
     list[str],
     typer.Argument(
@@ -235,9 +239,9 @@ def _show(analysis: "Analysis", by: Measure, top: int, *, buckets: bool, windows
     if buckets:
         out.print()
         out.print(load_table("bucket", analysis.by_bucket, by, analysis.rss.indirection_table))
-    if windows:
+    for table in _windows(analysis, by, out.width) if windows else ():
         out.print()
-        out.print(_windows(analysis, by))
+        out.print(table)
     out.print()
     out.print(_reports(analysis))
     if analysis.unhashed.any():
@@ -256,7 +260,7 @@ def load_table(
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
-    for heading in (name, *(["queue"] if queues else []), *load._fields, "of the mean"):
+    for heading in (name, *(["queue"] if queues else []), *load._fields, _OF_THE_MEAN):
         table.add_column(heading, justify="right")
     table.add_column("")
     loads = getattr(load, by.value)
@@ -309,18 +313,27 @@ def _evenness(analysis: "Analysis", by: Measure) -> str:
     return text
 
 
-def _windows(analysis: "Analysis", by: Measure) -> "Table":
+def _windows(analysis: "Analysis", by: Measure, width: int) -> "Iterator[Table]":
+    """A row for each window and a column for each queue, in as many tables as the width takes."""
     from vnethash.analysis.text import moment
 
-    table = _table("window", *map(str, range(analysis.rss.queues)), "of the mean")
-    if analysis.windows is not None:
-        loads = analysis.windows.by_queue(analysis.rss)[by is Measure.BYTES]
-        for start, row in zip(analysis.windows.starts_ns.tolist(), loads, strict=True):
-            busiest = row.max() / (row.mean() or 1.0)
-            table.add_row(
-                moment(start, fine=True), *(f"{n:,}" for n in row.tolist()), f"{busiest:.0%}"
-            )
-    return table
+    if analysis.windows is None:
+        return
+    loads = analysis.windows.by_queue(analysis.rss)[by is Measure.BYTES]
+    times = [moment(start, fine=True) for start in analysis.windows.starts_ns.tolist()]
+    cells = [[f"{load:,}" for load in row] for row in loads.tolist()]
+    busiest = [f"{row.max() / (row.mean() or 1.0):.0%}" for row in loads]
+    ends = len(max(times, key=len, default="")) + len(_OF_THE_MEAN) + _GAP
+    column = max((len(cell) for row in cells for cell in row), default=0) + _GAP
+    at_once = max((width - ends) // column, 1)
+    queues = analysis.rss.queues
+    for first in range(0, queues, at_once):
+        shown = range(first, min(first + at_once, queues))
+        whole = shown.stop == queues
+        table = _table("window", *map(str, shown), *([_OF_THE_MEAN] if whole else []))
+        for time, row, share in zip(times, cells, busiest, strict=True):
+            table.add_row(time, *row[shown.start : shown.stop], *([share] if whole else []))
+        yield table
 
 
 def _reports(analysis: "Analysis") -> "Table":

@@ -176,7 +176,7 @@ class _Skipped:
         self._told: dict[str, list[tuple[int, str]]] = {}
         self._back = str.maketrans({_QUOTE: '"', _COMMA: header.delimiter})
         self._rows = 0
-        self._summary = False
+        self._summary = 0
 
     def __call__(self, row: Any) -> str:
         text, reason = row.text, f"not of {len(self._header.names)} columns"
@@ -185,8 +185,11 @@ class _Skipped:
         with self._lock:
             follows = bool(self._numbers) and row.number == self._numbers[-1] + 1
             self._numbers.append(row.number)
-            # nfdump ends with a summary, a table of its own; after it comes the next file's.
-            self._summary = text.startswith("Summary") or (self._summary and follows)
+            # nfdump ends with a summary: this word, names, numbers; or sentences.
+            if text.startswith("Summary"):
+                self._summary = 4 if text.startswith("Summary:") else 3
+            else:
+                self._summary = max(self._summary - 1, 0) if follows else 0
             # A comment, or what Zeek ends with.
             if text.strip() and not text.startswith("#") and not self._summary:
                 self._told.setdefault(reason, []).append((row.number, text))

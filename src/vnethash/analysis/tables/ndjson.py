@@ -60,7 +60,10 @@ class _Columns:
 def _cells(line: bytes) -> dict[str, Any] | None:
     """By name, ``outer.inner`` for those of an object in the object; None if it is no object."""
     try:
-        value = json.loads(line)
+        try:
+            value = json.loads(line)
+        except UnicodeDecodeError:  # of a device in Latin-1; numbers and addresses have none
+            value = json.loads(line.decode("utf-8", "replace"))
     except (ValueError, RecursionError):
         return None
     if not isinstance(value, dict):
