@@ -4,13 +4,14 @@
 import asyncio
 import dataclasses
 import gzip
+import http.client
 import logging
 import os
 import signal
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -228,6 +229,26 @@ def test_other_users_are_not_let_in() -> None:
                 with pytest.raises(OSError, match=r"[Tt]imed out|before comm was established"):
                     hail(address, security)
         assert client.submit(sum, [1, 2]).result() == 3
+
+
+def test_no_pages_for_all_users() -> None:
+    """They would name files, and show stacks."""
+    pages = ("/health", "/metrics", "/info/main/workers.html", "/json/counts.json", "/sysmon")
+    others = listeners()
+    with connected(None, 1):
+        ours = listeners() - others
+        answers = {page_status(address, page) for address in ours for page in pages}
+    assert answers == {None, 404}
+
+
+def page_status(address: str, page: str) -> int | None:
+    """None of a server that speaks no HTTP."""
+    with closing(http.client.HTTPConnection(address, timeout=10)) as connection:
+        try:
+            connection.request("GET", page)
+            return connection.getresponse().status
+        except OSError:
+            return None
 
 
 def hail(address: str, security: Any) -> Any:

@@ -112,8 +112,13 @@ def connected(address: str | Any | None, workers: int | None) -> Iterator[Any]:
                 f"workers on this machine need cryptography: {error}",
                 hint="pip install 'vnethash[dask]'",
             ) from error
-        # Nobody looks at it: a port that is free, no dashboard.
+        # Its pages have no certificate, and would tell all users of the machine of files and
+        # stacks: none, no dashboard, a port that is free.
+        dask_config = import_module("dask.config")
         with (
+            dask_config.set(
+                {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
+            ),
             TemporaryDirectory(prefix="vnethash-") as folder,
             distributed.LocalCluster(
                 n_workers=workers or len(os.sched_getaffinity(0)),
