@@ -207,6 +207,9 @@ def test_json() -> None:
         "unicast": ["02:00:00:00:00:01"],
         "multicast": ["01:00:5e:00:00:01"],
     }
+    many = MacTableSet((MAC,) * 40000, ()).to_json()
+    assert many["unicast"] == ["02:00:00:00:00:01"] * 64
+    assert (many["unicast_more"], many["multicast"]) == (40000 - 64, [])
     assert MacAddrSet(MAC).to_json() == {"command": "MAC_ADDR_SET", "mac": "02:00:00:00:00:01"}
     assert AnnounceAck().to_json() == {"command": "ANNOUNCE_ACK"}
     assert GuestOffloadsSet(1 << 1 | 1 << 6).to_json()["offloads"] == ["guest-csum", "0x40"]

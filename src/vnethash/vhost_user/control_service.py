@@ -4,6 +4,7 @@
 import os
 import select
 import selectors
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
@@ -13,8 +14,8 @@ from vnethash.vhost_user.memory import GuestMemory
 from vnethash.vhost_user.rings import ControlQueue, RingSetup
 from vnethash.virtio.control import ACK_ERR, ACK_OK
 
-_COMMANDS = 64
-"""Obeyed before others of the event loop have their turn."""
+_TURN = 0.01
+"""Seconds of commands before others of the event loop have their turn."""
 
 
 class ControlService(Closing):
@@ -78,14 +79,13 @@ class ControlService(Closing):
         self._serve()
 
     def _serve(self) -> None:
+        end = time.monotonic() + _TURN
         try:
-            for _ in range(_COMMANDS):
-                command = self._queue.receive()
-                if command is None:
-                    return
+            while (command := self._queue.receive()) is not None:
                 self._queue.answer(bytes([ACK_OK if self._obey(command) else ACK_ERR]))
+                if time.monotonic() > end:
+                    os.eventfd_write(self._more, 1)
+                    break
         except RingError as error:
             self._hearing.close()
             self._on_fault(error.message)
-        else:
-            os.eventfd_write(self._more, 1)

@@ -28,6 +28,8 @@ ACK_ERR = 1
 """VIRTIO_NET_ERR"""
 
 MAC_LENGTH = 6
+_SHOWN = 64
+"""Addresses of a table in logs."""
 
 
 class Class(IntEnum):
@@ -157,10 +159,13 @@ class MacTableSet(_Command):
         return _mac_table(self.unicast) + _mac_table(self.multicast)
 
     def fields_json(self) -> dict[str, Any]:
-        return {
-            "unicast": [format_mac(mac) for mac in self.unicast],
-            "multicast": [format_mac(mac) for mac in self.multicast],
-        }
+        """A driver names as many as it likes: ``unicast_more`` counts those left out."""
+        told: dict[str, Any] = {}
+        for name, macs in (("unicast", self.unicast), ("multicast", self.multicast)):
+            told[name] = [format_mac(mac) for mac in macs[:_SHOWN]]
+            if len(macs) > _SHOWN:
+                told[f"{name}_more"] = len(macs) - _SHOWN
+        return told
 
 
 @dataclass(frozen=True, slots=True)
