@@ -4,12 +4,13 @@
 import os
 import pty
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 class Terminal:
-    """``fd`` is for the program; ``text`` what it has shown, once the terminal is closed.
+    """``fd`` is for the program; ``text`` what it has shown: all, once the terminal is closed.
 
     It is read all the time: a program that shows much does not wait for us.
     """
@@ -17,7 +18,7 @@ class Terminal:
     def __init__(self) -> None:
         self._controller, self.fd = pty.openpty()
         self._shown = b""
-        self._reader = threading.Thread(target=self._read)
+        self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
@@ -29,12 +30,20 @@ class Terminal:
 
     @property
     def text(self) -> str:
-        return self._shown.decode()
+        return self._shown.decode(errors="replace")
+
+    def wait(self, *words: str, patience: float = 30) -> None:
+        """Until all the words have been shown."""
+        deadline = time.monotonic() + patience
+        while not all(word in self.text for word in words):
+            assert time.monotonic() < deadline, self.text
+            time.sleep(0.01)
 
     def close(self) -> None:
         os.close(self.fd)
-        self._reader.join()
+        self._reader.join(10)
         os.close(self._controller)
+        assert not self._reader.is_alive(), "a program has the terminal still"
 
 
 @contextmanager

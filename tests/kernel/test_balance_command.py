@@ -2,8 +2,6 @@
 """``vnethash balance``, on a tap that another process could own."""
 
 import json
-import os
-import pty
 import signal
 import subprocess
 import sys
@@ -19,6 +17,7 @@ import vnethash
 from tests.kernel import flows
 from tests.kernel.pins import own_bpffs
 from tests.kernel.test_adaptive import skewed
+from tests.terminals import terminal
 from vnethash.cli import main
 from vnethash.cli.balance import parse_share
 from vnethash.cli.options import parse_duration
@@ -159,18 +158,15 @@ def test_ends_when_the_owner_decides(
 
 def test_a_terminal_shows_bars(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
-    controller, terminal = pty.openpty()
-    try:
-        with traffic(), balancing("--interval", "0.3", terminal=terminal) as process:
-            shown = ""
-            while "so far: " not in shown or "█" not in shown:
-                shown += os.read(controller, 4096).decode(errors="replace")
-            assert "of the mean" in shown
-            process.send_signal(signal.SIGINT)
-            assert process.wait(10) == 0
-    finally:
-        os.close(controller)
-        os.close(terminal)
+    with (
+        terminal() as screen,
+        traffic(),
+        balancing("--interval", "0.3", terminal=screen.fd) as process,
+    ):
+        screen.wait("so far: ", "█")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+    assert "of the mean" in screen.text
 
 
 @pytest.mark.parametrize(

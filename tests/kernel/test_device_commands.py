@@ -2,8 +2,6 @@
 """attach, show, stats, configure, detach, on a tap that another process owns."""
 
 import json
-import os
-import pty
 import signal
 import socket
 import subprocess
@@ -19,6 +17,7 @@ import vnethash
 from tests.kernel import flows, owner
 from tests.kernel.hash_programs import compiled, example
 from tests.kernel.pins import own_bpffs
+from tests.terminals import terminal
 from vnethash.cli import main
 from vnethash.kernel import link
 from vnethash.kernel.netns import Namespace
@@ -390,22 +389,19 @@ def test_a_watch_ends_with_what_it_watches(tap: Owner) -> None:
 def test_watching_on_a_terminal(tap: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
     run("attach", "tap0")
     monkeypatch.setenv("TERM", "xterm")
-    controller, terminal = pty.openpty()
-    try:
+    with terminal() as screen:
         watch = subprocess.Popen(
             [*PROGRAM, "stats", "tap0", "--watch", "--interval", "0.1"],
-            stdout=terminal,
+            stdout=screen.fd,
             preexec_fn=heed_interrupts,
         )
-        shown = ""
-        while shown.count("packets/s") < 2:
-            shown += os.read(controller, 65536).decode()
-        watch.send_signal(signal.SIGINT)
-        assert watch.wait(10) == 0
-    finally:
-        os.close(terminal)
-        os.close(controller)
-    assert "\x1b[" in shown
+        try:
+            screen.wait("packets/s")
+            watch.send_signal(signal.SIGINT)
+            assert watch.wait(10) == 0
+        finally:
+            watch.kill()
+    assert "\x1b[" in screen.text
     run("detach", "tap0")
 
 

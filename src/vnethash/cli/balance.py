@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 """``vnethash balance``: keep the queues of an attached tap evenly loaded."""
 
+import os
 import re
+import select
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Event
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -64,9 +65,9 @@ def balance_command(
     from vnethash.engines.pinned import PinnedTap
 
     seconds, share = parse_duration(interval), parse_share(tolerance)
-    with PinnedTap.open(tap) as attached, _told() as stop:
+    with PinnedTap.open(tap) as attached, told_to_end() as told:
         balancer = Balancer(attached, tolerance=share, by=by, dry_run=dry_run)
-        steps = _steps(balancer, seconds, stop, once=once)
+        steps = _steps(balancer, seconds, told, once=once)
         _show(tap, steps, dry_run=dry_run, as_json=json)
 
 
@@ -83,22 +84,26 @@ def parse_share(text: str) -> float:
 
 
 @contextmanager
-def _told() -> Iterator[Event]:
-    """Set on SIGTERM and Ctrl-C."""
-    stop = Event()
+def told_to_end() -> Iterator[Callable[[float], bool]]:
+    """Waits for that many seconds, and says whether SIGTERM or Ctrl-C has come."""
+    # No threading.Event: its lock may be held where the handler comes in between.
+    told = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
     before = {
-        number: signal.signal(number, lambda *_: stop.set())
+        number: signal.signal(number, lambda *_: os.eventfd_write(told, 1))
         for number in (signal.SIGTERM, signal.SIGINT)
     }
     try:
-        yield stop
+        yield lambda seconds: bool(select.select([told], [], [], seconds)[0])
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        os.close(told)
 
 
-def _steps(balancer: "Balancer", interval: float, stop: Event, *, once: bool) -> "Iterator[Step]":
-    while not stop.wait(interval):
+def _steps(
+    balancer: "Balancer", interval: float, told: Callable[[float], bool], *, once: bool
+) -> "Iterator[Step]":
+    while not told(interval):
         yield balancer.step()
         if once:
             return
