@@ -19,9 +19,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from rich.console import Console
 from rich.table import Table
@@ -34,32 +35,61 @@ HERTZ = 4000
 
 
 def profile(variant: str, traffic: path.Traffic, seconds: float) -> tuple[float, Counter[str]]:
-    """Nanoseconds a packet, and of these by function."""
+    """Nanoseconds a packet, and of these by function. Raises RuntimeError if perf saw nothing."""
     with pinned() as cpu, ExitStack() as resources, tempfile.TemporaryDirectory() as folder:
         lane = path.Lane(variant, traffic, path.Buffers(), resources)
         lane.check()
         data = Path(folder, "perf.data")
-        command = ["perf", "record", "--event=cpu-clock", f"--freq={HERTZ}", f"--output={data}"]
-        recorder = subprocess.Popen(
-            [*command, f"--tid={os.getpid()}"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            preexec_fn=lambda: os.sched_setaffinity(0, set(range(os.cpu_count() or 1)) - {cpu}),
-        )
-        try:
-            while not data.exists() and recorder.poll() is None:
-                time.sleep(0.1)
+        with _recording(data, set(range(os.cpu_count() or 1)) - {cpu}):
             costs = []
             end = time.monotonic() + seconds
             while time.monotonic() < end:
                 costs.append(lane.turn(20).total)
-        finally:
-            recorder.send_signal(signal.SIGINT)
-            recorder.wait()
         samples = _samples(data)
     cost = sorted(costs)[len(costs) // 2]
     count = samples.total()
+    if not count:
+        raise RuntimeError(f"perf has no samples of {variant}")
     return cost, Counter({name: cost * n / count for name, n in samples.items()})
+
+
+@contextmanager
+def _recording(data: Path, cpus: set[int]) -> Iterator[None]:
+    """perf, on these CPUs, samples this thread from the beginning of the block to its end."""
+    with ExitStack() as pipes:
+        # It is told when, and acknowledges: how long it takes to start nobody knows.
+        heard, tell = _pipe(pipes)
+        acknowledged, acknowledge = _pipe(pipes)
+        recorder = subprocess.Popen(
+            [
+                *("perf", "record", "--event=cpu-clock", f"--freq={HERTZ}", f"--output={data}"),
+                *(f"--tid={os.getpid()}", "--delay=-1"),
+                f"--control=fd:{heard.fileno()},{acknowledge.fileno()}",
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=(heard.fileno(), acknowledge.fileno()),
+            preexec_fn=lambda: os.sched_setaffinity(0, cpus),
+        )
+        heard.close()
+        acknowledge.close()
+        try:
+            tell.write(b"enable\n")
+            if not acknowledged.read(1):
+                raise RuntimeError("perf record does not begin")
+            yield
+        finally:
+            recorder.send_signal(signal.SIGINT)
+            recorder.wait()
+
+
+def _pipe(resources: ExitStack) -> tuple[BinaryIO, BinaryIO]:
+    """Ends to read and to write, without buffers."""
+    reader, writer = os.pipe()
+    return (
+        resources.enter_context(cast(BinaryIO, open(reader, "rb", buffering=0))),
+        resources.enter_context(cast(BinaryIO, open(writer, "wb", buffering=0))),
+    )
 
 
 def _samples(data: Path) -> Counter[str]:
@@ -95,7 +125,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("profile_path: perf is missing: apt install linux-perf", file=sys.stderr)
         return 1
     traffic = kinds[given.traffic]
-    found = {name: profile(name, traffic, given.seconds) for name in given.variants}
+    try:
+        found = {name: profile(name, traffic, given.seconds) for name in given.variants}
+    except RuntimeError as error:
+        print(f"profile_path: {error}", file=sys.stderr)
+        return 1
     if given.json:
         print(json.dumps({name: {"ns": cost, "of": of} for name, (cost, of) in found.items()}))
         return 0
