@@ -32,10 +32,10 @@ class Terminal:
     def text(self) -> str:
         return self._shown.decode(errors="replace")
 
-    def wait(self, *words: str, patience: float = 30) -> None:
-        """Until all the words have been shown."""
+    def wait(self, *words: str, times: int = 1, patience: float = 30) -> None:
+        """Until all the words have been shown, so many times."""
         deadline = time.monotonic() + patience
-        while not all(word in self.text for word in words):
+        while not all(self.text.count(word) >= times for word in words):
             assert time.monotonic() < deadline, self.text
             time.sleep(0.01)
 

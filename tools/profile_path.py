@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -74,9 +74,10 @@ def _recording(data: Path, cpus: set[int]) -> Iterator[None]:
         heard.close()
         acknowledge.close()
         try:
-            tell.write(b"enable\n")
+            with suppress(BrokenPipeError):  # it has ended: there is no answer either
+                tell.write(b"enable\n")
             if not acknowledged.read(1):
-                raise RuntimeError("perf record does not begin")
+                raise RuntimeError("perf record does not begin: see perf record -e cpu-clock true")
             yield
         finally:
             recorder.send_signal(signal.SIGINT)

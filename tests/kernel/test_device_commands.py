@@ -396,7 +396,7 @@ def test_watching_on_a_terminal(tap: Owner, monkeypatch: pytest.MonkeyPatch) -> 
             preexec_fn=heed_interrupts,
         )
         try:
-            screen.wait("packets/s")
+            screen.wait("packets/s", times=2)
             watch.send_signal(signal.SIGINT)
             assert watch.wait(10) == 0
         finally:
